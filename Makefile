@@ -1,0 +1,47 @@
+# One profile everywhere, release: a clean RocksDB build takes tens of minutes, and no target should start a second one.
+# CARGO_TARGET_DIR and LIBCLANG_PATH are respected; ARGS goes to the program of `make demo`.
+
+CARGO ?= cargo
+ARGS ?=
+
+export PATH := $(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
+
+# Homebrew on Apple silicon keeps libclang where bindgen does not look. Apple's own tools come first.
+ifeq ($(wildcard /Library/Developer/CommandLineTools/usr/lib/libclang.dylib),)
+ifneq ($(wildcard /opt/homebrew/opt/llvm/lib/libclang.dylib),)
+export LIBCLANG_PATH ?= /opt/homebrew/opt/llvm/lib
+endif
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lint-tools build demo test bench check
+
+help: ## Lists the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Installs what building takes: a C++20 compiler, make, libclang
+	@scripts/setup.sh
+
+lint-tools:
+	@scripts/setup.sh --lint
+
+build: setup ## Builds everything (RocksDB first: about 20 minutes on 2 cores, once)
+	$(CARGO) build --release --workspace
+
+demo: setup ## Counts words, dies, loses its disk and comes back: eager against lazy
+	$(CARGO) run --release --package lazurite-cli -- demo $(ARGS)
+
+test: setup ## Runs all tests; S3 and HDFS ones where LAZURITE_TEST_S3_URI, LAZURITE_TEST_HDFS_URI are set
+	$(CARGO) test --release --workspace
+	@[ -n "$$LAZURITE_TEST_S3_URI" ] || echo "left out: the S3 tests (set LAZURITE_TEST_S3_URI)"
+	@[ -n "$$LAZURITE_TEST_HDFS_URI" ] || echo "left out: the HDFS tests (set LAZURITE_TEST_HDFS_URI)"
+
+bench: setup ## Local reads and writes against plain RocksDB, then the cold start
+	$(CARGO) bench --profile release --package lazurite-benches
+	$(CARGO) run --release --package lazurite-cli -- bench cold-start --files 200 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000
+	$(CARGO) run --release --package lazurite-cli -- bench cold-start --files 2000 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000
+
+check: lint-tools ## Formatting, clippy and rustdoc; any warning fails
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps
