@@ -1,0 +1,283 @@
+//! [`check_store`]: what every [`RemoteStore`] promises, as one test that any implementation can be put through.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::join_all;
+
+use crate::{ErrorKind, Result};
+
+use super::{CommitPrimitive, Key, Listed, RemoteStore};
+
+/// Length of the object that is large enough to go in several parts.
+const LARGE_BYTES: usize = 20 << 20;
+
+/// Rounds of writers that race to create one object.
+const RACE_ROUNDS: usize = 20;
+
+/// Checks the whole contract under a fresh prefix of `store`, and removes what it wrote. Takes about 45 MiB of traffic.
+///
+/// # Panics
+/// Where the store breaks the contract; that is the verdict of a test.
+pub async fn check_store(store: Arc<dyn RemoteStore>) {
+    let root = Key::new(format!("contract-{:016x}", rand::random::<u64>())).expect("a sound key");
+    let check = Check {
+        store: &*store,
+        root,
+    };
+    check.missing_things().await;
+    check.whole_objects().await;
+    check.ranges().await;
+    check.create_once().await;
+    check.races().await;
+    check.writers().await;
+    check.large_object().await;
+    check.listing().await;
+    check.deleting().await;
+    assert_ne!(store.capabilities().commit, CommitPrimitive::None);
+}
+
+struct Check<'a> {
+    store: &'a dyn RemoteStore,
+    root: Key,
+}
+
+impl Check<'_> {
+    fn key(&self, name: &str) -> Key {
+        self.root.join(name).expect("a sound key")
+    }
+
+    async fn put(&self, name: &str, bytes: impl Into<Bytes>) {
+        let put = self.store.put(&self.key(name), bytes.into()).await;
+        put.unwrap_or_else(|e| panic!("put {name}: {e:?}"));
+    }
+
+    async fn assert_holds(&self, name: &str, expected: &[u8]) {
+        let key = self.key(name);
+        let got = self.store.get(&key).await;
+        let got = got.unwrap_or_else(|e| panic!("get {name}: {e:?}"));
+        assert!(
+            got == expected,
+            "{name}: {} bytes, not those written",
+            got.len()
+        );
+        assert_eq!(self.store.len(&key).await.unwrap(), expected.len() as u64);
+    }
+
+    async fn names(&self, prefix: &Key) -> Vec<Listed> {
+        let listed = self.store.list(Some(prefix)).await;
+        listed.unwrap_or_else(|e| panic!("list {prefix}: {e:?}"))
+    }
+
+    async fn missing_things(&self) {
+        let key = self.key("missing");
+        assert_kind(self.store.get(&key).await, ErrorKind::NotFound);
+        assert_kind(self.store.get_range(&key, 0..4).await, ErrorKind::NotFound);
+        assert_kind(self.store.len(&key).await, ErrorKind::NotFound);
+        assert_eq!(self.names(&self.root).await, []);
+        assert_eq!(self.names(&key).await, []);
+        self.store.delete(&key).await.expect("nothing to delete");
+    }
+
+    async fn whole_objects(&self) {
+        self.put("whole", "first").await;
+        self.assert_holds("whole", b"first").await;
+        self.put("whole", "second, and longer").await;
+        self.assert_holds("whole", b"second, and longer").await;
+        self.put("whole", "3").await;
+        self.assert_holds("whole", b"3").await;
+        self.put("empty", "").await;
+        self.assert_holds("empty", b"").await;
+        self.put("a/b c/d+e=f%20~ü", "deep").await;
+        self.assert_holds("a/b c/d+e=f%20~ü", b"deep").await;
+        // A prefix is not an object.
+        assert_kind(self.store.get(&self.key("a")).await, ErrorKind::NotFound);
+        assert_kind(self.store.len(&self.key("a")).await, ErrorKind::NotFound);
+    }
+
+    async fn ranges(&self) {
+        self.put("range", "0123456789").await;
+        let key = self.key("range");
+        for (range, expected) in [
+            (0..10, "0123456789"),
+            (0..1, "0"),
+            (9..10, "9"),
+            (3..7, "3456"),
+        ] {
+            let got = self.store.get_range(&key, range.clone()).await;
+            assert_eq!(got.unwrap(), expected, "{range:?}");
+        }
+        for empty in [0..0, 5..5, 10..10, 99..99] {
+            assert_eq!(self.store.get_range(&key, empty).await.unwrap(), "");
+        }
+        for beyond in [0..11, 9..12, 10..11, 50..60] {
+            assert_kind(
+                self.store.get_range(&key, beyond).await,
+                ErrorKind::Corruption,
+            );
+        }
+    }
+
+    async fn create_once(&self) {
+        let key = self.key("once");
+        let create = |text: &'static str| self.store.put_if_absent(&key, text.into());
+        create("mine").await.expect("the first to create it");
+        assert_kind(create("yours").await, ErrorKind::AlreadyExists);
+        assert_kind(create("mine").await, ErrorKind::AlreadyExists);
+        self.assert_holds("once", b"mine").await;
+        self.put("once", "replaced").await;
+        assert_kind(create("mine").await, ErrorKind::AlreadyExists);
+        self.store.delete(&key).await.unwrap();
+        create("again").await.expect("creatable after a delete");
+        self.assert_holds("once", b"again").await;
+    }
+
+    async fn races(&self) {
+        for round in 0..RACE_ROUNDS {
+            let name = format!("race/{round}");
+            let key = self.key(&name);
+            let texts: Vec<Bytes> = (0..4).map(|i| format!("writer {i}").into()).collect();
+            let tries = texts
+                .iter()
+                .map(|t| self.store.put_if_absent(&key, t.clone()));
+            let results = join_all(tries).await;
+            let winners: Vec<_> = (0..4).filter(|&i| results[i].is_ok()).collect();
+            assert_eq!(winners.len(), 1, "round {round}: {results:?}");
+            for loser in results.into_iter().filter(Result::is_err) {
+                assert_kind(loser, ErrorKind::AlreadyExists);
+            }
+            self.assert_holds(&name, &texts[winners[0]]).await;
+        }
+    }
+
+    async fn writers(&self) {
+        let key = self.key("written/object");
+        let mut writer = self.store.writer(&key).await.unwrap();
+        writer.write("some ".into()).await.unwrap();
+        writer.write(Bytes::new()).await.unwrap();
+        writer.write("bytes".into()).await.unwrap();
+        assert_kind(self.store.get(&key).await, ErrorKind::NotFound);
+        assert_eq!(self.names(&self.key("written")).await, []);
+        writer.finish().await.unwrap();
+        self.assert_holds("written/object", b"some bytes").await;
+
+        let writer = self.store.writer(&key).await.unwrap();
+        writer.finish().await.unwrap();
+        self.assert_holds("written/object", b"").await;
+
+        for key in [key, self.key("aborted/object")] {
+            let mut writer = self.store.writer(&key).await.unwrap();
+            writer.write("never seen".into()).await.unwrap();
+            writer.abort().await.unwrap();
+            let writer = self.store.writer(&key).await.unwrap();
+            drop(writer);
+        }
+        self.assert_holds("written/object", b"").await;
+        assert_eq!(self.names(&self.key("aborted")).await, []);
+    }
+
+    async fn large_object(&self) {
+        let mut bytes = Vec::with_capacity(LARGE_BYTES + 8);
+        let mut word = 0x9e37_79b9_7f4a_7c15u64;
+        while bytes.len() < LARGE_BYTES {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        let bytes = Bytes::from(bytes);
+        let key = self.key("large");
+        let mut writer = self.store.writer(&key).await.unwrap();
+        let mut rest = bytes.clone();
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(3 << 20));
+            writer.write(piece).await.unwrap();
+        }
+        writer.finish().await.unwrap();
+        self.assert_holds("large", &bytes).await;
+        let reads = (0..64).map(|i| {
+            let start = i * (bytes.len() / 64);
+            let range = start..(start + 70_000).min(bytes.len());
+            let (key, bytes) = (&key, &bytes);
+            async move {
+                let got = self
+                    .store
+                    .get_range(key, range.start as u64..range.end as u64);
+                assert!(got.await.unwrap() == bytes[range.clone()], "{range:?}");
+            }
+        });
+        join_all(reads).await;
+
+        let key = self.key("large, aborted");
+        let mut writer = self.store.writer(&key).await.unwrap();
+        writer.write(bytes).await.unwrap();
+        writer.abort().await.unwrap();
+        assert_kind(self.store.get(&key).await, ErrorKind::NotFound);
+    }
+
+    async fn listing(&self) {
+        let root = self.key("list");
+        for name in ["b", "a", "c/d", "c/e/f", "ab", "z/y"] {
+            self.put(&format!("list/{name}"), name).await;
+        }
+        self.put("list2", "not below list").await;
+        let object = |name: &str, len| Listed::Object {
+            name: name.into(),
+            len,
+        };
+        let prefix = |name: &str| Listed::Prefix { name: name.into() };
+        assert_eq!(
+            self.names(&root).await,
+            [
+                object("a", 1),
+                object("ab", 2),
+                object("b", 1),
+                prefix("c"),
+                prefix("z")
+            ]
+        );
+        let below = root.join("c").unwrap();
+        assert_eq!(self.names(&below).await, [object("d", 3), prefix("e")]);
+        assert_eq!(self.names(&root.join("a").unwrap()).await, []);
+        let all = self.store.list(None).await.unwrap();
+        assert!(all.contains(&prefix(self.root.as_str())), "{all:?}");
+        assert!(
+            !all.iter()
+                .any(|l| matches!(l, Listed::Prefix { name } if name.starts_with('.')))
+        );
+
+        for i in 0..30 {
+            self.put(&format!("list/many/{i:02}"), "").await;
+        }
+        let many = self.names(&root.join("many").unwrap()).await;
+        assert_eq!(many.len(), 30);
+        assert_eq!((&many[0], &many[29]), (&object("00", 0), &object("29", 0)));
+    }
+
+    /// Removes everything that the checks wrote, and looks whether it is gone.
+    async fn deleting(&self) {
+        let mut prefixes = vec![self.root.clone()];
+        while let Some(prefix) = prefixes.pop() {
+            for listed in self.names(&prefix).await {
+                match listed {
+                    Listed::Prefix { name } => prefixes.push(prefix.join(&name).unwrap()),
+                    Listed::Object { name, .. } => {
+                        let key = prefix.join(&name).unwrap();
+                        self.store.delete(&key).await.unwrap();
+                        self.store
+                            .delete(&key)
+                            .await
+                            .expect("deleting twice is well");
+                        assert_kind(self.store.get(&key).await, ErrorKind::NotFound);
+                    }
+                }
+            }
+        }
+        assert_eq!(self.names(&self.root).await, []);
+    }
+}
+
+fn assert_kind<T: std::fmt::Debug>(result: Result<T>, expected: ErrorKind) {
+    match result {
+        Err(e) => assert!(e.kind() == expected, "{expected:?} was expected: {e:?}"),
+        Ok(value) => panic!("{expected:?} was expected, not {value:?}"),
+    }
+}

@@ -1,0 +1,187 @@
+//! What is done on the store's runtime, step by step, each step with its own timeout. Paths are those of HDFS.
+
+use std::{ops::Range, sync::atomic::Ordering, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use hdfs_native::{WriteOptions, file::FileWriter};
+
+use crate::ErrorKind;
+
+use super::{Failure, Inner, TEMP_DIR};
+use crate::remote::{Key, Listed, sort_key};
+
+/// Bytes handed to the client at a time, so that the timeout is for a step and not for a whole file.
+const WRITE_STEP_BYTES: usize = 1 << 20;
+
+/// Shortest time allowed for closing a file: the client itself waits up to 15.5 s for the DataNodes to report the block.
+const CLOSE_TIMEOUT_MIN: Duration = Duration::from_secs(20);
+
+/// How often a write makes its directory again when deletes keep removing it.
+const REMADE_MAX: usize = 16;
+
+impl Inner {
+    pub(super) fn root_path(&self) -> String {
+        match self.root.as_str() {
+            "" => "/".to_owned(),
+            root => root.to_owned(),
+        }
+    }
+
+    pub(super) fn path(&self, key: &Key) -> String {
+        format!("{}/{key}", self.root)
+    }
+
+    pub(super) fn temp_path(&self) -> String {
+        let number = self.temp_next.fetch_add(1, Ordering::Relaxed);
+        format!("{}/{TEMP_DIR}/{:016x}-{number}", self.root, self.temp_token)
+    }
+
+    pub(super) async fn step<T>(
+        &self,
+        work: impl Future<Output = hdfs_native::Result<T>>,
+    ) -> Result<T, Failure> {
+        within(self.timeout, work).await
+    }
+
+    pub(super) async fn read(
+        &self,
+        path: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes, Failure> {
+        let reader = self.step(self.client.read(path)).await?;
+        let len = reader.file_length() as u64;
+        let range = range.unwrap_or(0..len);
+        // The client panics past the end.
+        if range.end > len {
+            return Err(Failure::too_short(&range, len));
+        }
+        let wanted = (range.end - range.start) as usize;
+        let mut bytes = BytesMut::with_capacity(wanted);
+        if wanted > 0 {
+            let mut stream = std::pin::pin!(reader.read_range_stream(range.start as usize, wanted));
+            let next = async |stream: &mut std::pin::Pin<&mut _>| {
+                self.step(async { StreamExt::next(stream).await.transpose() })
+                    .await
+            };
+            while let Some(piece) = next(&mut stream).await? {
+                bytes.extend_from_slice(&piece);
+            }
+        }
+        if bytes.len() == wanted {
+            Ok(bytes.freeze())
+        } else {
+            Err(Failure::too_short(&range, range.start + bytes.len() as u64))
+        }
+    }
+
+    pub(super) async fn create(&self, temp: &str) -> Result<FileWriter, Failure> {
+        let options = WriteOptions::default().create_parent(true);
+        self.step(self.client.create(temp, options)).await
+    }
+
+    pub(super) async fn append(
+        &self,
+        file: &mut FileWriter,
+        mut bytes: Bytes,
+    ) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(WRITE_STEP_BYTES));
+            self.step(file.write_bytes(piece)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn write_and_publish(
+        &self,
+        temp: &str,
+        bytes: Bytes,
+        target: &str,
+        overwrite: bool,
+    ) -> Result<(), Failure> {
+        let mut file = self.create(temp).await?;
+        self.append(&mut file, bytes).await?;
+        self.publish(file, temp, target, overwrite).await
+    }
+
+    /// Closes the file and gives it its name, in a directory that is made where it is missing.
+    pub(super) async fn publish(
+        &self,
+        mut file: FileWriter,
+        temp: &str,
+        target: &str,
+        overwrite: bool,
+    ) -> Result<(), Failure> {
+        within(self.timeout.max(CLOSE_TIMEOUT_MIN), file.close()).await?;
+        let dir = target.rsplit_once('/').map_or("/", |(dir, _)| dir);
+        for made in 0.. {
+            match self.step(self.client.rename(temp, target, overwrite)).await {
+                Err(e) if e.is_missing_directory() && made < REMADE_MAX => {
+                    self.step(self.client.mkdirs(dir, 0o755, true)).await?;
+                }
+                renamed => return renamed,
+            }
+        }
+        unreachable!("the loop ends by its return")
+    }
+
+    /// Removes an unfinished file as far as that works; it is invisible in any case.
+    pub(super) async fn remove(&self, temp: &str) {
+        if let Err(e) = self.step(self.client.delete(temp, false)).await {
+            tracing::debug!(file = temp, error = %e, "an unfinished file was left behind");
+        }
+    }
+
+    pub(super) async fn list(&self, path: &str, at_root: bool) -> Result<Vec<Listed>, Failure> {
+        let entries = self.step(self.client.list_status(path, false)).await?;
+        let mut listed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            if entry.path == path && !entry.isdir {
+                return Ok(Vec::new()); // an object, which has nothing below it
+            }
+            let name = entry.path.rsplit('/').next().unwrap_or_default().to_owned();
+            if at_root && name == TEMP_DIR {
+                continue;
+            }
+            listed.push(match entry.isdir {
+                true => Listed::Prefix { name },
+                false => Listed::Object {
+                    name,
+                    len: entry.length as u64,
+                },
+            });
+        }
+        listed.sort_by_cached_key(sort_key);
+        Ok(listed)
+    }
+
+    pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        match self.step(self.client.delete(path, false)).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound || e.is_directory_not_empty() => {
+                return Ok(()); // nothing, or a prefix of that name
+            }
+            Err(e) => return Err(e),
+        }
+        let mut dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
+        while dir.len() > self.root.len() {
+            // Fails where the directory still holds something; the object is gone whatever comes of this.
+            if !matches!(self.step(self.client.delete(dir, false)).await, Ok(true)) {
+                break;
+            }
+            dir = dir.rsplit_once('/').map_or("", |(dir, _)| dir);
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(
+    time: Duration,
+    work: impl Future<Output = hdfs_native::Result<T>>,
+) -> Result<T, Failure> {
+    match tokio::time::timeout(time, work).await {
+        Ok(result) => result.map_err(Failure::from),
+        Err(_) => Err(Failure::timed_out(time)),
+    }
+}

@@ -1,0 +1,178 @@
+//! `memory://`: objects in a map of this process, for tests and for trying things out.
+//!
+//! Every operation takes one lock for as long as it needs to look something up, so each is atomic. A store with a name
+//! lives as long as the process, and every `open` of that name gives the same one.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use crate::{Error, ErrorKind, Result};
+
+use super::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore};
+
+type Objects = Arc<RwLock<BTreeMap<String, Bytes>>>;
+
+static NAMED: LazyLock<Mutex<HashMap<String, Objects>>> = LazyLock::new(Mutex::default);
+
+/// Objects in memory. See the [module](self).
+#[derive(Clone)]
+pub(super) struct MemoryStore {
+    uri: String,
+    objects: Objects,
+}
+
+impl MemoryStore {
+    /// The store of that name, or a new one that has none.
+    pub(super) fn open(uri: String, name: Option<&str>) -> Self {
+        let objects = match name {
+            None => Objects::default(),
+            Some(name) => {
+                let mut named: MutexGuard<'_, _> =
+                    NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+                named.entry(name.to_owned()).or_default().clone()
+            }
+        };
+        MemoryStore { uri, objects }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Bytes>> {
+        // Nothing panics while it holds the lock.
+        self.objects.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn object(&self, operation: &'static str, key: &Key) -> Result<Bytes> {
+        let found = self.read().get(key.as_str()).cloned();
+        found.ok_or_else(|| self.error(ErrorKind::NotFound, operation, key))
+    }
+
+    fn insert(&self, key: &Key, bytes: Bytes) {
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        objects.insert(key.as_str().to_owned(), bytes);
+    }
+
+    fn error(&self, kind: ErrorKind, operation: &'static str, key: &Key) -> Error {
+        Error::new(kind, operation, super::full_path(&self.uri, key), "")
+    }
+}
+
+impl std::fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("MemoryStore").field(&self.uri).finish()
+    }
+}
+
+#[async_trait]
+impl RemoteStore for MemoryStore {
+    fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            server_side_copy: false,
+            commit: CommitPrimitive::ConditionalPut,
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Bytes> {
+        self.object("get", key)
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let object = self.object("get_range", key)?;
+        if range.end > object.len() as u64 {
+            return Err(super::too_short(
+                super::full_path(&self.uri, key),
+                &range,
+                object.len() as u64,
+            ));
+        }
+        Ok(object.slice(range.start as usize..range.end as usize))
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.insert(key, bytes);
+        Ok(())
+    }
+
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        use std::collections::btree_map::Entry;
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        match objects.entry(key.as_str().to_owned()) {
+            Entry::Vacant(entry) => {
+                entry.insert(bytes);
+                Ok(())
+            }
+            Entry::Occupied(_) => Err(self.error(ErrorKind::AlreadyExists, "put_if_absent", key)),
+        }
+    }
+
+    async fn writer(&self, key: &Key) -> Result<Box<dyn ObjectWriter>> {
+        Ok(Box::new(MemoryWriter {
+            store: self.clone(),
+            key: key.clone(),
+            bytes: BytesMut::new(),
+        }))
+    }
+
+    async fn len(&self, key: &Key) -> Result<u64> {
+        self.object("len", key).map(|object| object.len() as u64)
+    }
+
+    async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
+        let prefix = prefix.map_or(String::new(), |p| format!("{p}/"));
+        let mut found: BTreeMap<(String, bool), Listed> = BTreeMap::new();
+        for (key, object) in self.read().range(prefix.clone()..) {
+            let Some(rest) = key.strip_prefix(&prefix) else {
+                break;
+            };
+            let listed = match rest.split_once('/') {
+                Some((name, _)) => Listed::Prefix { name: name.into() },
+                None => Listed::Object {
+                    name: rest.into(),
+                    len: object.len() as u64,
+                },
+            };
+            found.insert(super::sort_key(&listed), listed);
+        }
+        Ok(found.into_values().collect())
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        objects.remove(key.as_str());
+        Ok(())
+    }
+}
+
+struct MemoryWriter {
+    store: MemoryStore,
+    key: Key,
+    bytes: BytesMut,
+}
+
+#[async_trait]
+impl ObjectWriter for MemoryWriter {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.bytes.extend_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<()> {
+        self.store.insert(&self.key, self.bytes.freeze());
+        Ok(())
+    }
+
+    async fn abort(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

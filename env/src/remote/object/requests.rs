@@ -1,0 +1,278 @@
+//! The requests themselves, with their layers, retries and checks. All of it runs on the store's runtime.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use opendal::{
+    EntryMode, Operator,
+    layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer},
+    options::{ReadOptions, WriteOptions},
+};
+
+use crate::{Error, ErrorKind, Result};
+
+use crate::remote::{
+    CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retry::Retry,
+    sort_key, too_short,
+};
+
+/// What is done on the store's runtime.
+pub(super) struct Requests {
+    pub(super) uri: String,
+    pub(super) base: String,
+    /// For everything that is one request; retried here, by `retry`.
+    pub(super) operator: Operator,
+    /// For uploads in parts, each of which OpenDAL's layer retries.
+    uploads: Operator,
+    retry: Retry,
+    pub(super) commit: CommitPrimitive,
+    part_bytes: usize,
+    parallel_parts: usize,
+}
+
+impl Requests {
+    /// Puts the layers around `bare`. No request is made.
+    pub(super) fn new(
+        uri: String,
+        base: String,
+        bare: Operator,
+        commit: CommitPrimitive,
+        options: &RemoteOptions,
+    ) -> Self {
+        let timeout = TimeoutLayer::new()
+            .with_timeout(options.request_timeout)
+            .with_io_timeout(options.request_timeout);
+        // The timeout is inside, so that each try has its own; the limit is outside, so that waiting is not timed.
+        let retry = RetryLayer::new()
+            .with_max_times(options.retry_times as usize)
+            .with_min_delay(options.retry_min_delay)
+            .with_max_delay(options.retry_max_delay)
+            .with_jitter()
+            .with_notify(note_retry);
+        let limit = ConcurrentLimitLayer::new(options.max_concurrent_requests);
+        Requests {
+            uri,
+            base,
+            operator: bare.clone().layer(timeout.clone()).layer(limit.clone()),
+            uploads: bare.layer(timeout).layer(retry).layer(limit),
+            retry: Retry::new(options),
+            commit,
+            part_bytes: options.upload_part_bytes,
+            parallel_parts: options.upload_parallel_parts,
+        }
+    }
+
+    pub(super) async fn probe(&self) -> Result<()> {
+        self.retry
+            .run(|| async {
+                let first = async {
+                    let mut lister = self.operator.lister_with("/").limit(1).await?;
+                    lister.try_next().await
+                };
+                match first.await {
+                    Ok(_) => Ok(()),
+                    Err(e) => match from_opendal("open", self.uri.clone(), &e) {
+                        e if self.is_missing_prefix(&e) => Ok(()),
+                        e if e.is_not_found() && e.message().is_empty() => Err(Error::new(
+                            e.kind(),
+                            "open",
+                            &self.uri,
+                            "the bucket or container does not exist; create it or correct the URI",
+                        )),
+                        e => Err(e),
+                    },
+                }
+            })
+            .await
+    }
+
+    /// A prefix under which nothing was written yet: an empty list everywhere but on WebHDFS.
+    fn is_missing_prefix(&self, error: &Error) -> bool {
+        error.is_not_found() && self.commit == CommitPrimitive::None
+    }
+
+    fn error(&self, operation: &'static str, key: &Key, error: &opendal::Error) -> Error {
+        from_opendal(operation, full_path(&self.base, key), error)
+    }
+
+    fn check_writable(&self, operation: &'static str, key: &Key) -> Result<()> {
+        match self.commit {
+            CommitPrimitive::None => Err(Error::new(
+                ErrorKind::Unsupported,
+                operation,
+                full_path(&self.base, key),
+                "WebHDFS cannot put an object in place at once; open the store as hdfs:// to write",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn read(
+        &self,
+        operation: &'static str,
+        key: &Key,
+        range: Option<Range<u64>>,
+    ) -> Result<Bytes> {
+        let bytes = self
+            .retry
+            .run(|| async {
+                let options = ReadOptions {
+                    range: range.clone().map(Into::into).unwrap_or_default(),
+                    ..Default::default()
+                };
+                let buffer = self.operator.read_options(key.as_str(), options).await;
+                buffer.map_err(|e| self.error(operation, key, &e))
+            })
+            .await?;
+        Ok(bytes.to_bytes())
+    }
+
+    async fn write(
+        &self,
+        operation: &'static str,
+        key: &Key,
+        bytes: Bytes,
+        if_not_exists: bool,
+    ) -> Result<()> {
+        let options = WriteOptions {
+            if_not_exists,
+            ..Default::default()
+        };
+        self.operator
+            .write_options(key.as_str(), bytes, options)
+            .await
+            .map(|_| ())
+            .map_err(|e| self.error(operation, key, &e))
+    }
+
+    pub(super) async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
+        self.retry.run(|| self.list_once(prefix)).await
+    }
+
+    async fn list_once(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
+        let path = prefix.map_or("/".to_owned(), |prefix| format!("{prefix}/"));
+        let entries = async {
+            let lister = self.operator.lister(&path).await?;
+            lister.try_collect::<Vec<_>>().await
+        };
+        let shown = prefix.map_or(self.base.clone(), |prefix| full_path(&self.base, prefix));
+        let entries = match entries.await {
+            Ok(entries) => entries,
+            Err(e) => {
+                return match from_opendal("list", shown, &e) {
+                    e if self.is_missing_prefix(&e) => Ok(Vec::new()),
+                    e => Err(e),
+                };
+            }
+        };
+        let mut listed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            // OpenDAL lists the prefix itself where the store has an object or directory for it.
+            let below = entry.path().strip_prefix(path.trim_start_matches('/'));
+            let name = below.unwrap_or(entry.path()).trim_matches('/');
+            if name.is_empty() || name.contains('/') {
+                continue;
+            }
+            listed.push(match entry.metadata().mode() {
+                EntryMode::DIR => Listed::Prefix { name: name.into() },
+                _ => Listed::Object {
+                    name: name.into(),
+                    len: entry.metadata().content_length(),
+                },
+            });
+        }
+        listed.sort_by_cached_key(sort_key);
+        Ok(listed)
+    }
+
+    pub(super) async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        let bytes = self.read("get_range", key, Some(range.clone())).await?;
+        if bytes.len() as u64 == range.end - range.start {
+            Ok(bytes)
+        } else {
+            Err(too_short(
+                full_path(&self.base, key),
+                &range,
+                range.start + bytes.len() as u64,
+            ))
+        }
+    }
+
+    pub(super) async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.check_writable("put", key)?;
+        if bytes.len() > 2 * self.part_bytes {
+            let mut writer = self.upload("put", key).await?;
+            let written = match writer.write(bytes).await {
+                Ok(()) => writer.close().await.map(|_| ()),
+                failed => failed,
+            };
+            return match written {
+                Ok(()) => Ok(()),
+                Err(e) => {
+                    // The first error is the one to tell.
+                    let _ = writer.abort().await;
+                    Err(self.error("put", key, &e))
+                }
+            };
+        }
+        self.retry
+            .run(|| self.write("put", key, bytes.clone(), false))
+            .await
+    }
+
+    pub(super) async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.check_writable("put_if_absent", key)?;
+        self.retry
+            .run_creating(|| self.write("put_if_absent", key, bytes.clone(), true))
+            .await
+    }
+
+    pub(super) async fn upload(
+        &self,
+        operation: &'static str,
+        key: &Key,
+    ) -> Result<opendal::Writer> {
+        self.check_writable(operation, key)?;
+        self.uploads
+            .writer_with(key.as_str())
+            .chunk(self.part_bytes)
+            .concurrent(self.parallel_parts)
+            .await
+            .map_err(|e| self.error(operation, key, &e))
+    }
+
+    pub(super) async fn len(&self, key: &Key) -> Result<u64> {
+        let metadata = self
+            .retry
+            .run(|| async {
+                let stat = self.operator.stat(key.as_str()).await;
+                stat.map_err(|e| self.error("len", key, &e))
+            })
+            .await?;
+        if metadata.mode() == EntryMode::DIR {
+            let path = full_path(&self.base, key);
+            return Err(Error::new(ErrorKind::NotFound, "len", path, ""));
+        }
+        Ok(metadata.content_length())
+    }
+
+    pub(super) async fn delete(&self, key: &Key) -> Result<()> {
+        self.retry
+            .run(|| async {
+                match self.operator.delete(key.as_str()).await {
+                    Ok(()) => Ok(()),
+                    Err(e) => match self.error("delete", key, &e) {
+                        e if self.is_missing_prefix(&e) => Ok(()),
+                        e => Err(e),
+                    },
+                }
+            })
+            .await
+    }
+}
+
+/// Replaces the layer's own notice, which would log the error with the request in it.
+fn note_retry(event: opendal::layers::RetryEvent<'_>) {
+    tracing::debug!(operation = ?event.op, attempt = event.attempt, "a part of an upload is sent again");
+}

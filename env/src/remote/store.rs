@@ -1,0 +1,153 @@
+//! The [`RemoteStore`] trait: objects under one prefix of one store.
+//!
+//! # Contract
+//! * A key is relative to the store's prefix: non-empty parts joined by `/`, none of them `.` or `..` ([`Key`]).
+//! * An object appears whole or not at all: a reader never sees a part of a `put` or of an unfinished writer.
+//! * An object that was reported written is durable in the store's own sense, and at once visible to `get` and `list`.
+//! * `get_range` gives exactly the bytes asked for, or an error: `Corruption` where the object is shorter.
+//! * Every method may be called from any task at once. None is called from a RocksDB thread directly: those go through
+//!   [`IoRuntime`](crate::IoRuntime).
+
+use std::{fmt, ops::Range};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::{Error, ErrorKind, Result};
+
+/// An object's place below the store's prefix. Validated, so that no metadata can point outside the prefix.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// Takes `key` if it is relative, has no empty, `.` or `..` part and no control character or backslash.
+    pub fn new(key: impl Into<String>) -> Result<Self> {
+        let key = key.into();
+        let sound = !key.is_empty()
+            && key.len() <= 1024
+            && !key.chars().any(|c| c.is_control() || c == '\\')
+            && key
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != "..");
+        if sound {
+            Ok(Key(key))
+        } else {
+            Err(Error::new(
+                ErrorKind::InvalidInput,
+                "check key",
+                key.escape_debug().to_string(),
+                "an object key must be relative and have no empty, `.` or `..` part",
+            ))
+        }
+    }
+
+    /// This key with `part` (which may hold slashes) after it.
+    pub fn join(&self, part: &str) -> Result<Self> {
+        Key::new(format!("{}/{part}", self.0))
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// One entry of a [`RemoteStore::list`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// An object directly under the listed prefix.
+    Object {
+        /// Its name, without the prefix and without a slash.
+        name: String,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// A prefix that holds further objects.
+    Prefix {
+        /// Its name, without a slash.
+        name: String,
+    },
+}
+
+/// What a store was found to do, at [`open`](crate::remote::open).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The store copies objects by itself, without sending their bytes through this process.
+    pub server_side_copy: bool,
+    /// How `put_if_absent` is carried out.
+    pub commit: CommitPrimitive,
+}
+
+/// The operation by which a store lets exactly one of two writers create an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitPrimitive {
+    /// One conditional request: `If-None-Match: *` on S3, GCS and Azure; an in-memory map's entry.
+    ConditionalPut,
+    /// A file written aside, then given its name by a link or rename that refuses to replace.
+    ExclusiveRename,
+    /// None: the store can only be read, and every write is `Unsupported`.
+    None,
+}
+
+/// Writes one object piece by piece. Nothing is visible before [`finish`](Self::finish) returned.
+#[async_trait]
+pub trait ObjectWriter: Send {
+    /// Adds bytes at the end. May send them at once or keep them.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
+
+    /// Makes the object visible and durable, replacing one of that key.
+    async fn finish(self: Box<Self>) -> Result<()>;
+
+    /// Gives up and removes what was sent. A dropped writer leaves at most what the store's own clean-up removes.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}
+
+/// Objects under one prefix of one store. See the [module](self) for the contract.
+#[async_trait]
+pub trait RemoteStore: fmt::Debug + Send + Sync + 'static {
+    /// The store and prefix as a URI without any secret, for people.
+    fn uri(&self) -> &str;
+
+    /// What this store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// The whole object. One request.
+    async fn get(&self, key: &Key) -> Result<Bytes>;
+
+    /// Exactly the bytes of `range`. One request; none for an empty range.
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes>;
+
+    /// Writes an object at once, replacing one of that key.
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()>;
+
+    /// Creates an object: of all callers in all processes exactly one succeeds, the others get `AlreadyExists`.
+    ///
+    /// After a temporary error the outcome is not known: the object may be there, and may be this caller's own. That
+    /// includes an `AlreadyExists` that a store met only when it sent the request again: it is reported as `Unavailable`.
+    /// The caller reads the object back to find out.
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<()>;
+
+    /// Begins an object that is too large to hold in memory.
+    async fn writer(&self, key: &Key) -> Result<Box<dyn ObjectWriter>>;
+
+    /// The length of an object in bytes.
+    async fn len(&self, key: &Key) -> Result<u64>;
+
+    /// What lies directly under `prefix` (`None`: the store's own prefix), sorted by name. Empty where nothing does.
+    async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>>;
+
+    /// Removes an object. Not an error where it is not there.
+    async fn delete(&self, key: &Key) -> Result<()>;
+}
