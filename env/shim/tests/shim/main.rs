@@ -1,0 +1,9 @@
+//! One binary, since each one links RocksDB.
+
+mod causes;
+mod lifetime;
+mod native;
+mod remote;
+mod sst;
+mod support;
+mod swap;

@@ -1,0 +1,73 @@
+//! Local files: all of RocksDB works, and no byte goes through Rust.
+
+use lazurite_env::{Env, PosixEnv};
+
+use crate::support::{HookEnv, check, fill, open, options, wrap};
+
+#[test]
+fn a_database_lives_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = wrap(PosixEnv);
+    let options = options(&env);
+    {
+        let db = open(&options, dir.path()).unwrap();
+        fill(&db, 0..20_000);
+        db.flush().unwrap();
+        fill(&db, 20_000..25_000);
+        db.flush_wal(true).unwrap();
+        check(&db, 0..25_000);
+        db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        check(&db, 0..25_000);
+    }
+    assert!(dir.path().join("LOG").is_file());
+    let before = env.local_reads();
+    assert!(before > 0);
+    let db = open(&options, dir.path()).unwrap();
+    check(&db, 0..25_000);
+    assert!(env.local_reads() > before);
+    // A checkpoint links SSTs and copies the rest.
+    let copy = dir.path().join("copy");
+    rocksdb::checkpoint::Checkpoint::new(&db)
+        .unwrap()
+        .create_checkpoint(&copy)
+        .unwrap();
+    check(&open(&options, &copy).unwrap(), 0..25_000);
+}
+
+#[test]
+fn direct_io_and_log_recycling_work() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let env = wrap(PosixEnv);
+    let mut options = options(&env);
+    options.set_use_direct_reads(true);
+    options.set_use_direct_io_for_flush_and_compaction(true);
+    options.set_recycle_log_file_num(2);
+    let db = open(&options, dir.path()).unwrap();
+    fill(&db, 0..20_000);
+    check(&db, 0..20_000);
+    drop(db);
+    check(&open(&options, dir.path()).unwrap(), 0..20_000);
+}
+
+#[test]
+fn no_byte_of_a_local_file_goes_through_rust() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut env = HookEnv::new(PosixEnv, |operation, path| {
+        let bytes = ["open", "read", "append", "create", "sync"];
+        let names = ["create dir", "sync dir"];
+        assert!(
+            names.contains(&operation) || !bytes.iter().any(|b| operation.starts_with(b)),
+            "{operation} {path:?}"
+        );
+        Ok(())
+    });
+    env.native = true;
+    assert!(env.native_path(dir.path()).is_some());
+    let env = wrap(env);
+    let options = options(&env);
+    let db = open(&options, dir.path()).unwrap();
+    fill(&db, 0..5_000);
+    db.flush().unwrap();
+    db.compact_range(None::<&[u8]>, None::<&[u8]>);
+    check(&db, 0..5_000);
+}
