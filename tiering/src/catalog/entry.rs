@@ -1,0 +1,167 @@
+//! One catalogued table file: its durable facts ([`CatalogEntry`]) and where its bytes are now ([`Entry`]).
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, RwLock,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use lazurite_env::{Error, ErrorKind, Result, remote::Key};
+
+use crate::{
+    Checksum,
+    layout::is_table_name,
+    sync::{read, write},
+};
+
+/// The remote object that holds all bytes of a table file. Objects are immutable: a key never means two contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFile {
+    /// The object.
+    pub key: Key,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The xxh3-128 of all its bytes.
+    pub checksum: Checksum,
+}
+
+/// Where the end of a table file lies in the tail bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TailSpec {
+    /// The first byte of the file that the bundle holds; the bundle holds it from there to its end.
+    pub offset: u64,
+    /// Where that byte is in the bundle.
+    pub bundle_offset: u64,
+}
+
+/// What the catalog knows durably of one table file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CatalogEntry {
+    /// Its name in the db directory, as RocksDB gives it: `000012.sst`.
+    pub name: String,
+    /// Its level when it was catalogued: what is downloaded first. 0 is the newest.
+    pub level: u8,
+    /// The remote object that it is.
+    pub file: RemoteFile,
+    /// Its end in the tail bundle, where that holds it.
+    pub tail: Option<TailSpec>,
+}
+
+impl CatalogEntry {
+    /// Refuses names that leave the directory or are spelt twice, and tails outside the file or the bundle.
+    ///
+    /// Entries come from remote metadata: nothing of them is trusted before this.
+    pub(crate) fn check_all(entries: &[CatalogEntry], bundle_len: u64) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let bad = |why: &str| {
+                let name = entry.name.escape_debug().to_string();
+                Err(Error::new(
+                    ErrorKind::Corruption,
+                    "check catalog entry",
+                    name,
+                    why,
+                ))
+            };
+            if !is_table_name(&entry.name) {
+                return bad("not the name of a table file");
+            }
+            if !names.insert(&entry.name) {
+                return bad("named twice");
+            }
+            if let Some(tail) = entry.tail {
+                let end = entry
+                    .file
+                    .len
+                    .checked_sub(tail.offset)
+                    .and_then(|len| tail.bundle_offset.checked_add(len));
+                if end.is_none_or(|end| end > bundle_len) {
+                    return bad("its tail is outside of the file or of the tail bundle");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where the bytes of a table file are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Residency {
+    /// In no catalog: not yet, or deleted. Handles that are open read the remote object.
+    Gone = 0,
+    /// Only in the remote store.
+    Remote = 1,
+    /// In the db directory, complete and verified; also in the remote store.
+    Local = 2,
+}
+
+/// A catalogued table file. Its facts never change; a rename makes a new one.
+///
+/// Residency changes only through [`Catalog`](super::Catalog), which counts the remote ones. `Gone` is final while the
+/// entry is shared.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub facts: CatalogEntry,
+    /// Held by whoever changes the local file's name: a promotion from its last look at the residency until the file
+    /// is in place, a deletion from its mark until the file is unlinked. So neither can undo the other.
+    pub moving: Mutex<()>,
+    residency: AtomicU8,
+    /// Dropped at promotion, so that the bundle's memory is free once every file is local.
+    tail: RwLock<Option<Bytes>>,
+}
+
+impl Entry {
+    /// An entry that is in no catalog yet. `tail`: the bytes that `facts.tail` names, where they are at hand.
+    pub fn new(facts: CatalogEntry, tail: Option<Bytes>) -> Self {
+        Entry {
+            facts,
+            moving: Mutex::new(()),
+            residency: AtomicU8::new(Residency::Gone as u8),
+            tail: RwLock::new(tail),
+        }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+
+    pub fn file(&self) -> &RemoteFile {
+        &self.facts.file
+    }
+
+    pub fn residency(&self) -> Residency {
+        match self.residency.load(Ordering::Acquire) {
+            1 => Residency::Remote,
+            2 => Residency::Local,
+            _ => Residency::Gone,
+        }
+    }
+
+    pub fn is_local(&self) -> bool {
+        self.residency() == Residency::Local
+    }
+
+    /// Sets the residency and tells the one before.
+    pub(super) fn swap_residency(&self, to: Residency) -> Residency {
+        match self.residency.swap(to as u8, Ordering::AcqRel) {
+            1 => Residency::Remote,
+            2 => Residency::Local,
+            _ => Residency::Gone,
+        }
+    }
+
+    /// The end of the file that is in memory: its offset and its bytes.
+    pub fn tail(&self) -> Option<(u64, Bytes)> {
+        let bytes = read(&self.tail).clone()?;
+        self.facts.tail.map(|spec| (spec.offset, bytes))
+    }
+
+    /// Frees the tail's memory; reads there become requests.
+    pub fn drop_tail(&self) {
+        *write(&self.tail) = None;
+    }
+}

@@ -1,0 +1,254 @@
+//! [`Downloader`]: brings remote table files to the local disk behind the reads.
+//!
+//! A few threads take files, lowest level first, then by name, and [transfer](transfer) each. They block on the local
+//! disk, so they are threads of their own; only their requests run on the I/O runtime.
+//!
+//! # What becomes of a failure
+//! * Temporary (the store is away): the thread waits, longer each time, and tries the same file again, for ever.
+//! * No space: likewise, but it waits longest at once. The file goes on being read remotely.
+//! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
+//!   until [`Downloader::start`] is called again.
+//!
+//! No local state but files in `<root>/download` exists before promotion, and those are removed at open.
+
+mod state;
+mod transfer;
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use lazurite_env::{Error, ErrorKind, Result};
+
+use crate::{catalog::Entry, sync::lock, union::Core};
+pub use state::DownloadProgress;
+use state::Shared;
+use transfer::{Outcome, transfer};
+
+/// How many times a file is tried whose failure is not temporary.
+const ATTEMPTS: u32 = 3;
+
+/// The longest wait between two attempts, as a multiple of the first.
+const MAX_BACKOFF: u32 = 128;
+
+/// How the background download behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DownloadOptions {
+    /// Files that are downloaded at once, a thread each. Defaults to 4; at least 1.
+    pub parallel_files: usize,
+    /// Bytes per request. Defaults to 4 MiB; at least 1.
+    pub chunk_bytes: usize,
+    /// Requests under way per file. Defaults to 2; at least 1. Memory is at most the product of these three.
+    pub parallel_chunks: usize,
+    /// Bytes of the local disk that the download leaves free, for flushes and compactions. Defaults to 256 MiB.
+    pub keep_free_bytes: u64,
+    /// The wait after the first temporary failure. It doubles with each further one, up to 128 times; a full disk waits
+    /// that longest. Defaults to 250 ms, so up to 32 s.
+    pub first_backoff: Duration,
+}
+
+impl Default for DownloadOptions {
+    fn default() -> Self {
+        DownloadOptions {
+            parallel_files: 4,
+            chunk_bytes: 4 << 20,
+            parallel_chunks: 2,
+            keep_free_bytes: 256 << 20,
+            first_backoff: Duration::from_millis(250),
+        }
+    }
+}
+
+/// The background download of one [`UnionEnv`](crate::UnionEnv). Dropping it stops it. Any thread may call it.
+pub struct Downloader {
+    core: Arc<Core>,
+    options: DownloadOptions,
+    shared: Arc<Shared>,
+    /// Held while threads are started or joined; never by the threads themselves.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Downloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downloader")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Downloader {
+    pub(crate) fn new(core: Arc<Core>, options: DownloadOptions) -> Self {
+        Downloader {
+            core,
+            options,
+            shared: Arc::default(),
+            threads: Mutex::default(),
+        }
+    }
+
+    /// Begins to download every file that is remote now, and returns at once. Where it runs already, files that became
+    /// remote since are added. Files that had failed, or that wait for space, are tried again. Does not end a [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// Where the operating system gives no thread. What was started goes on.
+    pub fn start(&self) -> Result<()> {
+        self.shared.clear_failures();
+        self.launch()
+    }
+
+    fn launch(&self) -> Result<()> {
+        let mut threads = lock(&self.threads);
+        threads.retain(|thread| !thread.is_finished());
+        let waiting = self.shared.enqueue(self.core.catalog.remote_entries());
+        let wanted = waiting.min(self.options.parallel_files.max(1));
+        while self.shared.workers() < wanted {
+            let (core, shared, options) = (self.core.clone(), self.shared.clone(), self.options);
+            // Counted before it runs, so that nobody sees a download without workers.
+            self.shared.hire();
+            let thread = std::thread::Builder::new()
+                .name("lazurite-download".into())
+                .spawn(move || work(&core, &shared, &options));
+            match thread {
+                Ok(thread) => threads.push(thread),
+                Err(e) => {
+                    self.shared.dismiss();
+                    return Err(Error::from_io("start", "download thread", e));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the threads rest after the chunk that they are at. Requests on their way are kept.
+    pub fn pause(&self) {
+        self.shared.set_paused(true);
+    }
+
+    /// Ends a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.shared.set_paused(false);
+    }
+
+    /// Ends the download and waits for its threads, which takes no longer than one local write or sync. Half-done files are
+    /// removed. [`start`](Self::start) begins anew.
+    pub fn stop(&self) {
+        drop(self.stop_and_hold());
+    }
+
+    /// Begins to count anew, without the failures of before. Called while it is stopped and held.
+    pub(crate) fn reset_progress(&self) {
+        self.shared.reset_progress();
+    }
+
+    /// Stops, and lets nobody start while the guard lives.
+    pub(crate) fn stop_and_hold(&self) -> impl Sized + '_ {
+        let mut threads = lock(&self.threads);
+        self.shared.set_stopped(true);
+        for thread in threads.drain(..) {
+            // Panics were caught and recorded.
+            let _ = thread.join();
+        }
+        self.shared.set_stopped(false);
+        threads
+    }
+
+    /// How far it is. Cheap: a short lock, no I/O.
+    pub fn progress(&self) -> DownloadProgress {
+        self.shared.progress()
+    }
+
+    /// Blocks until every catalogued file is local, starting the download where it does not run. While it is paused,
+    /// or the store is away, this waits.
+    ///
+    /// # Errors
+    /// The first failure that waiting will not heal: a corrupt or missing object, or a disk without space (which the
+    /// download goes on retrying). `Unavailable` where [`stop`](Self::stop) was called meanwhile.
+    pub fn wait_until_local(&self) -> Result<()> {
+        loop {
+            if self.core.catalog.remote() == 0 {
+                return Ok(());
+            }
+            let stops = self.shared.stops();
+            if self.shared.workers() == 0 {
+                self.launch()?;
+            }
+            self.shared.wait_until_idle(stops)?;
+        }
+    }
+}
+
+impl Drop for Downloader {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The life of a download thread.
+fn work(core: &Core, shared: &Shared, options: &DownloadOptions) {
+    while let Some(entry) = shared.next() {
+        // An Env of the user's may panic; the file must not stay under way for ever.
+        let bring = AssertUnwindSafe(|| bring(core, shared, options, &entry));
+        if catch_unwind(bring).is_err() {
+            let error = Error::new(ErrorKind::Panicked, "download", entry.name(), "");
+            shared.failed(&entry, error);
+        }
+    }
+}
+
+/// Transfers one file, again and again where that may help, and records what became of it.
+fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry) {
+    let file = entry.file();
+    let span =
+        tracing::info_span!("promotion", name = entry.name(), key = %file.key, len = file.len);
+    let _in_span = span.enter();
+    let (mut refusals, mut waits) = (0, 0u32);
+    loop {
+        let error = match transfer(core, shared, options, entry) {
+            Ok(outcome) => {
+                if outcome == Outcome::Promoted {
+                    tracing::debug!("promoted");
+                }
+                return shared.finished(entry, outcome);
+            }
+            Err(error) => error,
+        };
+        let full = error.kind() == ErrorKind::NoSpace;
+        if !full && !error.is_temporary() {
+            refusals += 1;
+            tracing::warn!(%error, attempt = refusals, "file could not be promoted");
+            if refusals == ATTEMPTS {
+                return shared.failed(entry, error);
+            }
+        } else {
+            tracing::warn!(%error, "download waits and tries again");
+        }
+        if full {
+            shared.no_space(error);
+        }
+        let factor = if full {
+            MAX_BACKOFF
+        } else {
+            (1 << waits.min(7)).min(MAX_BACKOFF)
+        };
+        waits += 1;
+        if !shared.sleep(jittered(
+            options.first_backoff * factor,
+            entry.name(),
+            waits,
+        )) {
+            return shared.finished(entry, Outcome::Abandoned);
+        }
+    }
+}
+
+/// `wait`, up to a quarter longer by chance, so that many processes do not come back at one instant. In one
+/// process the same file and attempt always get the same.
+fn jittered(wait: Duration, name: &str, attempt: u32) -> Duration {
+    let seed = u64::from(std::process::id()) << 32 | u64::from(attempt);
+    let chance = xxhash_rust::xxh3::xxh3_64_with_seed(name.as_bytes(), seed) as u32;
+    wait + (wait / 4).mul_f64(f64::from(chance) / f64::from(u32::MAX))
+}

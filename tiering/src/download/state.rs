@@ -1,0 +1,285 @@
+//! What the download threads and their callers share: the queue, the switches, the progress.
+//!
+//! One mutex, never held across I/O, and one condition variable that is notified at every change.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use lazurite_env::{Error, ErrorKind, Result};
+
+use super::transfer::Outcome;
+use crate::{catalog::Entry, sync::lock};
+
+/// How far a download is, since the last restore. Files count from when the download first saw them as remote; files
+/// that were deleted before they came are not counted.
+#[derive(Debug, Clone, Default)]
+pub struct DownloadProgress {
+    /// Files to bring, those that are there already included.
+    pub files_total: u64,
+    /// Files promoted.
+    pub files_done: u64,
+    /// Bytes of all these files.
+    pub bytes_total: u64,
+    /// Bytes on the local disk, those of unfinished files included.
+    pub bytes_done: u64,
+    /// True between `pause` and `resume`.
+    pub paused: bool,
+    /// Files that were given up, by name, and why. They are read remotely on.
+    pub failed: Vec<(String, Error)>,
+    /// Set while the download waits for space on the local disk.
+    pub no_space: Option<Error>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    parts: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By level, then by name.
+    queue: BTreeMap<(u8, String), Arc<Entry>>,
+    active: HashSet<String>,
+    workers: usize,
+    stopped: bool,
+    /// How many times it was stopped: waiters notice it even if it was started again.
+    stops: u64,
+    /// How many times it was started: sleepers notice it.
+    starts: u64,
+    /// Bytes of the files in `progress.failed`.
+    failed_bytes: u64,
+    progress: DownloadProgress,
+}
+
+impl Shared {
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut lock(&self.state));
+        self.changed.notify_all();
+        result
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more thread, which must call [`next`](Self::next) until that gives `None`.
+    pub fn hire(&self) {
+        lock(&self.state).workers += 1;
+    }
+
+    /// Takes back a [`hire`](Self::hire) whose thread does not run.
+    pub fn dismiss(&self) {
+        self.change(|state| state.workers -= 1);
+    }
+
+    pub fn workers(&self) -> usize {
+        lock(&self.state).workers
+    }
+
+    /// Adds the entries that are neither queued, nor under way, nor failed. How many there are to do now.
+    pub fn enqueue(&self, entries: Vec<Arc<Entry>>) -> usize {
+        self.change(|state| {
+            let failed: HashSet<_> = state
+                .progress
+                .failed
+                .iter()
+                .map(|(name, _)| name.clone())
+                .collect();
+            for entry in entries {
+                let name = entry.name();
+                if state.active.contains(name) || failed.contains(name) {
+                    continue;
+                }
+                let len = entry.file().len;
+                let at = (entry.facts.level, name.to_owned());
+                if state.queue.insert(at, entry).is_none() {
+                    state.progress.files_total += 1;
+                    state.progress.bytes_total += len;
+                }
+            }
+            state.queue.len() + state.active.len()
+        })
+    }
+
+    /// The next file; `None` where there is none or the thread must end. Blocks while paused.
+    ///
+    /// With `None` the thread counts as ended, under the same lock: whoever queues a file after that sees it missing.
+    pub fn next(&self) -> Option<Arc<Entry>> {
+        let mut state = lock(&self.state);
+        while state.progress.paused && !state.stopped && !state.queue.is_empty() {
+            state = self.wait(state);
+        }
+        let first = if state.stopped {
+            None
+        } else {
+            state.queue.pop_first()
+        };
+        match first {
+            Some((_, entry)) => {
+                state.active.insert(entry.name().to_owned());
+                Some(entry)
+            }
+            None => {
+                state.workers -= 1;
+                self.changed.notify_all();
+                None
+            }
+        }
+    }
+
+    pub fn finished(&self, entry: &Entry, outcome: Outcome) {
+        self.change(|state| {
+            state.active.remove(entry.name());
+            match outcome {
+                Outcome::Promoted => {
+                    state.progress.files_done += 1;
+                    state.progress.no_space = None;
+                }
+                Outcome::Abandoned => {
+                    state.progress.files_total -= 1;
+                    state.progress.bytes_total -= entry.file().len;
+                }
+            }
+        });
+    }
+
+    pub fn failed(&self, entry: &Entry, error: Error) {
+        self.change(|state| {
+            state.active.remove(entry.name());
+            state.progress.failed.push((entry.name().to_owned(), error));
+            state.failed_bytes += entry.file().len;
+        });
+    }
+
+    /// Forgets the failures, whose files are not counted until they are queued again, and ends every sleep.
+    pub fn clear_failures(&self) {
+        self.change(|state| {
+            state.starts += 1;
+            state.progress.files_total -= state.progress.failed.len() as u64;
+            state.progress.bytes_total -= std::mem::take(&mut state.failed_bytes);
+            state.progress.failed.clear();
+            state.progress.no_space = None;
+        });
+    }
+
+    pub fn no_space(&self, error: Error) {
+        self.change(|state| state.progress.no_space = Some(error));
+    }
+
+    /// Begins a new count, as the catalog is another one. Nothing is queued or under way.
+    pub fn reset_progress(&self) {
+        self.change(|state| {
+            state.failed_bytes = 0;
+            state.progress = DownloadProgress {
+                paused: state.progress.paused,
+                ..DownloadProgress::default()
+            };
+        });
+    }
+
+    /// A number that no other `.part` file of this download has.
+    pub fn next_part(&self) -> u64 {
+        self.parts.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn set_paused(&self, paused: bool) {
+        self.change(|state| state.progress.paused = paused);
+    }
+
+    /// Stopping also forgets the queue.
+    pub fn set_stopped(&self, stopped: bool) {
+        self.change(|state| {
+            state.stopped = stopped;
+            if stopped {
+                state.stops += 1;
+                for entry in std::mem::take(&mut state.queue).into_values() {
+                    state.progress.files_total -= 1;
+                    state.progress.bytes_total -= entry.file().len;
+                }
+            }
+        });
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        lock(&self.state).stopped
+    }
+
+    pub fn stops(&self) -> u64 {
+        lock(&self.state).stops
+    }
+
+    /// Blocks while paused; false where the thread must end.
+    pub fn go_on(&self) -> bool {
+        let mut state = lock(&self.state);
+        while state.progress.paused && !state.stopped {
+            state = self.wait(state);
+        }
+        !state.stopped
+    }
+
+    /// Waits, less where the download is started again; false, at once, where the thread must end.
+    pub fn sleep(&self, duration: Duration) -> bool {
+        let until = Instant::now() + duration;
+        let mut state = lock(&self.state);
+        let starts = state.starts;
+        while !state.stopped {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || state.starts != starts {
+                return true;
+            }
+            let woken = self.changed.wait_timeout(state, left);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    pub fn add_bytes(&self, n: u64) {
+        // Nobody waits for this one.
+        lock(&self.state).progress.bytes_done += n;
+    }
+
+    pub fn take_bytes(&self, n: u64) {
+        lock(&self.state).progress.bytes_done -= n;
+    }
+
+    pub fn progress(&self) -> DownloadProgress {
+        lock(&self.state).progress.clone()
+    }
+
+    /// Blocks until no thread works any more; an error where something failed for good, or it was stopped more often
+    /// than `stops` times.
+    pub fn wait_until_idle(&self, stops: u64) -> Result<()> {
+        let mut state = lock(&self.state);
+        loop {
+            let progress = &state.progress;
+            if let Some((_, error)) = progress.failed.first() {
+                return Err(error.clone());
+            }
+            if let Some(error) = &progress.no_space {
+                return Err(error.clone());
+            }
+            if state.stops != stops {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "wait for download",
+                    "",
+                    "the download was stopped",
+                ));
+            }
+            if state.workers == 0 {
+                return Ok(());
+            }
+            state = self.wait(state);
+        }
+    }
+}

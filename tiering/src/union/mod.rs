@@ -1,0 +1,319 @@
+//! [`UnionEnv`]: the Env that RocksDB sees, local files and remote ones under one name each.
+//!
+//! # Invariants
+//! * Only table files directly in the db directory are ever remote. Every other path passes through to the base Env.
+//! * A path is looked up without I/O. Creating a table that is not catalogued takes no lock.
+//! * Table files are immutable, and a file number is used once between two restores, as RocksDB does.
+//!
+//! # Crash story
+//! * **Delete.** The entry goes from memory, then the local file; [`Env::sync_dir`] on the db directory saves the
+//!   catalog. A crash before that: the entry is back as remote; RocksDB finds a table that no manifest names, and
+//!   deletes it again.
+//! * **Promotion.** A verified, synced file is renamed into the db directory. The durable catalog does not change. A
+//!   crash leaves the file there, local, or not, remote.
+//! * **Restore.** See [`UnionEnv::restore`]. **Upload.** See [`UnionEnv::record_uploaded`].
+//! * Rename, link and create of catalogued names: see [`names`].
+
+mod env;
+mod names;
+mod random;
+mod restore;
+mod sequential;
+
+use std::{
+    collections::HashSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use lazurite_env::{
+    Env, EnvExt, Error, ErrorKind, IoRuntime, Result,
+    remote::{Key, RemoteStore},
+};
+
+use crate::{
+    CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    catalog::{Catalog, Decoded, Entry, Residency},
+    fetch::Fetcher,
+    layout::{Layout, is_table_name},
+    stats::Counters,
+    sync::lock,
+    tails,
+};
+
+pub use restore::Reuse;
+
+/// What a [`UnionEnv`] is made of.
+#[derive(Debug, Clone)]
+pub struct UnionOptions {
+    /// Where local files are.
+    pub base: Arc<dyn Env>,
+    /// The directory on `base` that this union owns; created where it is missing. RocksDB must be given
+    /// [`UnionEnv::db_dir`] spelt as it is here: paths are compared, not resolved.
+    pub root: PathBuf,
+    /// Where remote objects are.
+    pub store: Arc<dyn RemoteStore>,
+    /// Where requests run.
+    pub runtime: IoRuntime,
+    /// How the background download behaves.
+    pub download: DownloadOptions,
+}
+
+/// What reads, names and downloads share. Handles and download threads hold it, never the [`UnionEnv`] itself, so
+/// dropping that one ends the download.
+pub(crate) struct Core {
+    pub layout: Layout,
+    pub base: Arc<dyn Env>,
+    pub store: Arc<dyn RemoteStore>,
+    pub runtime: IoRuntime,
+    pub catalog: Catalog,
+    pub fetcher: Fetcher,
+    pub counters: Arc<Counters>,
+    /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
+    pub naming: Mutex<()>,
+    /// What a remote file shows as its time of change.
+    loaded: SystemTime,
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("root", &self.layout.root)
+            .field("base", &self.base)
+            .field("store", &self.store.uri())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The union of a local Env and a remote store, and an [`Env`] itself. What a crash leaves stands at the head of `union/mod.rs`.
+///
+/// Any thread may call it, tokio workers included; a read of a remote file blocks on the network. Dropping it stops the
+/// download; files that are open go on being readable.
+#[derive(Debug)]
+pub struct UnionEnv {
+    core: Arc<Core>,
+    downloader: Downloader,
+}
+
+impl UnionEnv {
+    /// Opens the union below `options.root`: creates its directories, loads the catalog and the tail bundle, and finds
+    /// out which files are local. No request is made, and no file is looked at that is not there.
+    ///
+    /// A catalogued file whose local length is wrong is deleted and is then remote. What an unfinished download left
+    /// is removed.
+    ///
+    /// # Errors
+    /// `Corruption` naming the CATALOG file where it is damaged: [`discard_local`](Self::discard_local) and a restore
+    /// bring everything back that the remote store has. `Unsupported` where a newer version wrote it.
+    pub fn open(options: UnionOptions) -> Result<Arc<UnionEnv>> {
+        let UnionOptions {
+            base,
+            root,
+            store,
+            runtime,
+            download,
+        } = options;
+        let layout = Layout::new(&root);
+        for dir in [&layout.db, &layout.tails, &layout.download] {
+            base.create_dir_all(dir)?;
+        }
+        let decoded = Catalog::load(&*base, &layout.catalog)?;
+        let Decoded {
+            tails: bundle,
+            entries,
+        } = decoded.unwrap_or(Decoded {
+            tails: None,
+            entries: Vec::new(),
+        });
+        let tail_bytes = match &bundle {
+            Some(bundle) => bundle.load(&*base, &layout.tails)?,
+            None => None,
+        };
+        let entries = find_local(&*base, &layout, entries)?
+            .into_iter()
+            .map(|(facts, residency)| {
+                let tail = match residency {
+                    Residency::Local => None,
+                    _ => tails::slice(tail_bytes.as_ref(), &facts),
+                };
+                (Arc::new(Entry::new(facts, tail)), residency)
+            })
+            .collect();
+        tails::remove_others(&*base, &layout.download, None);
+        let keep = bundle.as_ref().map(|bundle| bundle.name.as_str());
+        tails::remove_others(&*base, &layout.tails, keep);
+
+        let counters = Arc::new(Counters::default());
+        let core = Arc::new(Core {
+            catalog: Catalog::new(base.clone(), layout.catalog.clone(), entries, bundle),
+            fetcher: Fetcher::new(store.clone(), runtime.clone(), counters.clone()),
+            layout,
+            base,
+            store,
+            runtime,
+            counters,
+            naming: Mutex::new(()),
+            loaded: SystemTime::now(),
+        });
+        Ok(Arc::new(UnionEnv {
+            downloader: Downloader::new(core.clone(), download),
+            core,
+        }))
+    }
+
+    /// Removes everything that a union keeps below `root`, so that a restore starts from nothing; `root` stays, with
+    /// whatever else is in it. Not an error where nothing is there. No union may be open there.
+    ///
+    /// `db/CURRENT` goes first, then the catalog, each durably: after a crash in the middle nothing opens what is left,
+    /// and calling this again finishes it.
+    pub fn discard_local(base: &dyn Env, root: &Path) -> Result<()> {
+        let layout = Layout::new(root);
+        let first = [
+            (layout.db.join("CURRENT"), &layout.db),
+            (layout.catalog, &layout.root),
+        ];
+        for (path, dir) in first {
+            match base.delete(&path) {
+                Ok(()) => base.sync_dir(dir)?,
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        for dir in [&layout.db, &layout.tails, &layout.download] {
+            base.remove_dir_all(dir)?;
+        }
+        match base.sync_dir(root) {
+            Err(e) if e.is_not_found() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The directory for RocksDB: `<root>/db`. It exists.
+    pub fn db_dir(&self) -> &Path {
+        &self.core.layout.db
+    }
+
+    /// What the catalog knows of the table file `name`. No I/O.
+    pub fn get(&self, name: &str) -> Option<CatalogEntry> {
+        self.core
+            .catalog
+            .lookup(name)
+            .map(|entry| entry.facts.clone())
+    }
+
+    /// True where `name` is catalogued and its bytes are on the local disk. No I/O.
+    pub fn is_local(&self, name: &str) -> bool {
+        self.core
+            .catalog
+            .lookup(name)
+            .is_some_and(|entry| entry.is_local())
+    }
+
+    /// Number of catalogued files that are not local; 0: every byte is local. Takes no lock.
+    pub fn remote_files(&self) -> usize {
+        self.core.catalog.remote()
+    }
+
+    /// What the tiers did since the union was opened.
+    pub fn stats(&self) -> TierStats {
+        let remote_files = self.core.catalog.remote() as u64;
+        TierStats {
+            remote_files,
+            local_files: (self.core.catalog.len() as u64).saturating_sub(remote_files),
+            ..self.core.counters.read()
+        }
+    }
+
+    /// The remote objects that may still be read through this union: they must not be deleted from the store.
+    ///
+    /// These are all that the catalog names, in memory or durably, and those of deleted files that are still open. A
+    /// deletion takes effect here once the catalog was saved: call [`Env::sync_dir`] on [`db_dir`](Self::db_dir) first
+    /// to have the shortest answer.
+    pub fn referenced_keys(&self) -> HashSet<Key> {
+        self.core.catalog.referenced()
+    }
+
+    /// Tells that local files of the db directory (name, level, object) are now also in the remote store. Durable on
+    /// return; blocks on the disk. A file that was deleted meanwhile is left out, and one that is catalogued as that
+    /// object already is left as it is.
+    ///
+    /// The objects must be complete and durable in the store before this is called.
+    ///
+    /// # Errors
+    /// `InvalidInput` where a name is no table file's, the local length differs from the object's, or the name is
+    /// catalogued as another object. After any error none of the files may be counted on to be catalogued.
+    pub fn record_uploaded(&self, files: &[(String, u8, RemoteFile)]) -> Result<()> {
+        let core = &*self.core;
+        for (name, level, file) in files {
+            let bad = |why: &str| {
+                Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "record upload",
+                    name,
+                    why,
+                ))
+            };
+            if !is_table_name(name) {
+                return bad("not the name of a table file");
+            }
+            let _naming = lock(&core.naming);
+            if let Some(entry) = core.catalog.lookup(name) {
+                if entry.file() != file {
+                    return bad("it is catalogued as another object");
+                }
+                continue;
+            }
+            match core.base.stat(&core.layout.db.join(name)) {
+                Ok(stat) if stat.len == file.len => {}
+                Ok(_) => return bad("the local file has another length than the object"),
+                Err(e) if e.is_not_found() => continue,
+                Err(e) => return Err(e),
+            }
+            let facts = CatalogEntry {
+                name: name.clone(),
+                level: *level,
+                file: file.clone(),
+                tail: None,
+            };
+            let entry = Arc::new(Entry::new(facts, None));
+            core.catalog.insert(entry, Residency::Local);
+        }
+        core.catalog.save()
+    }
+
+    /// The background download of remote files.
+    pub fn download(&self) -> &Downloader {
+        &self.downloader
+    }
+}
+
+/// Which of `entries` have their file in the db directory. Files of a wrong length are deleted.
+fn find_local(
+    base: &dyn Env,
+    layout: &Layout,
+    entries: Vec<CatalogEntry>,
+) -> Result<Vec<(CatalogEntry, Residency)>> {
+    let there = base.list(&layout.db)?;
+    let there: HashSet<_> = there.into_iter().map(|entry| entry.name).collect();
+    let mut found = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let mut residency = Residency::Remote;
+        if there.contains(&entry.name) {
+            let path = layout.db.join(&entry.name);
+            let len = base.stat(&path)?.len;
+            if len == entry.file.len {
+                residency = Residency::Local;
+            } else {
+                tracing::warn!(
+                    path = %path.display(), len, expected = entry.file.len,
+                    "local table file has the wrong length: deleted, its remote object is used"
+                );
+                base.delete(&path)?;
+            }
+        }
+        found.push((entry, residency));
+    }
+    Ok(found)
+}
