@@ -1,0 +1,335 @@
+//! [`StateBackend`]: what users open, write to, snapshot and close.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Receiver, TryRecvError, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use lazurite_env::Error as EnvError;
+use lazurite_env_rocksdb::{RocksEnv, rocksdb_env};
+use lazurite_tiering::{DownloadProgress, Downloader, UnionEnv};
+
+use crate::{
+    Error, LoadPolicy, RestoreReport, Result,
+    builder::{Durability, StateBackendBuilder},
+    directory::Directory,
+    key_groups::KeyGroupRange,
+    open::{prepare, with_elapsed},
+    rocks::{Column, Db, DbConfig},
+    snapshot::{
+        Capture, Deadline, Job, PendingSnapshot, SnapshotOptions,
+        context::{Context, Settings},
+        layout::token,
+    },
+    stats::TierStats,
+    table::{
+        MapState, MapStateDescriptor, TableContext, TableDescriptor, TableSchema, ValueState,
+        ValueStateDescriptor, WriteBatch,
+    },
+};
+
+/// Keyed state on the local disk and in a remote store.
+///
+/// Safe to share among threads (in an `Arc`) and to call from tokio workers, where its calls block as any file
+/// operation does: a read that goes to the store for as long as the store takes.
+///
+/// Dropping it aborts a snapshot under way, stops the download, and closes the database. With [`Durability::Snapshot`]
+/// what was written after the newest snapshot is gone then.
+pub struct StateBackend {
+    // Dropped in this order: the database before the files below it, the directory's lock last.
+    running: Mutex<Option<Running>>,
+    tables: Mutex<Vec<TableSchema>>,
+    context: Arc<TableContext>,
+    snapshots: Arc<Context>,
+    union: Arc<UnionEnv>,
+    rocks_env: Arc<RocksEnv>,
+    report: Option<RestoreReport>,
+    timeout: Duration,
+    directory: Directory,
+}
+
+/// The snapshot under way.
+struct Running {
+    deadline: Deadline,
+    /// Nothing is ever sent: the sender is dropped when the snapshot's thread ends.
+    ended: Receiver<()>,
+}
+
+impl StateBackend {
+    /// The options of a backend whose local directory is `dir`.
+    pub fn builder(dir: impl AsRef<Path>) -> StateBackendBuilder {
+        StateBackendBuilder::new(dir.as_ref())
+    }
+
+    pub(crate) fn open(options: StateBackendBuilder) -> Result<Self> {
+        let begun = Instant::now();
+        let range = match options.range {
+            Some(range) => range,
+            None => KeyGroupRange::all(options.key_groups)?,
+        };
+        let prepared = prepare(&options, range)?;
+        let union = prepared.union;
+        if options.load_policy == LoadPolicy::Eager && union.remote_files() > 0 {
+            union.download().start()?;
+            union.download().wait_until_local()?;
+        }
+        let rocks_env = Arc::new(rocksdb_env(union.clone())?);
+        let counted = union.clone();
+        let db = Db::open(DbConfig {
+            path: union.db_dir().to_owned(),
+            env: rocks_env.env().clone(),
+            options: options.rocksdb.clone(),
+            wal: options.durability == Durability::Wal,
+            columns: columns(&rocks_env, &union, &prepared.tables)?,
+            create_if_missing: true,
+            remote_files: Arc::new(move || counted.remote_files()),
+        })?;
+        if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
+            union.download().start()?;
+        }
+        let settings = Settings {
+            staging: prepared.directory.staging(),
+            writer: prepared.directory.token().to_owned(),
+            key_groups: options.key_groups,
+            range,
+            retained: options.retained_snapshots,
+            upload_threads: options.transfer_threads,
+        };
+        let snapshots = Context::new(
+            prepared.store,
+            prepared.runtime,
+            prepared.layout,
+            union.clone(),
+            rocks_env.clone(),
+            prepared.known,
+            settings,
+        );
+        Ok(StateBackend {
+            running: Mutex::new(None),
+            tables: Mutex::new(prepared.tables),
+            context: Arc::new(TableContext {
+                db,
+                key_groups: options.key_groups,
+                range,
+            }),
+            snapshots: Arc::new(snapshots),
+            union,
+            rocks_env,
+            report: with_elapsed(prepared.report, begun),
+            timeout: options.snapshot_timeout,
+            directory: prepared.directory,
+        })
+    }
+
+    /// What the backend was restored from when it was opened; `None` where it began empty or went on with a kept
+    /// directory.
+    pub fn restored(&self) -> Option<&RestoreReport> {
+        self.report.as_ref()
+    }
+
+    /// The number of key groups of the job.
+    pub fn key_groups(&self) -> u16 {
+        self.context.key_groups
+    }
+
+    /// The key groups that this backend owns.
+    pub fn key_group_range(&self) -> KeyGroupRange {
+        self.context.range
+    }
+
+    /// The tables that there are.
+    pub fn tables(&self) -> Vec<TableSchema> {
+        lock(&self.tables).clone()
+    }
+
+    /// Takes a snapshot of everything written before this call.
+    ///
+    /// Blocks for the synchronous part: a flush and some links. Writes by other threads during this call may or may not
+    /// be in it, each whole; hold them back where the snapshot must match a source position exactly. What is in it
+    /// is durable once [`PendingSnapshot::wait`] returned.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotInProgress`] where the one before has not ended; what the disk or RocksDB answered.
+    pub fn snapshot(&self, options: SnapshotOptions) -> Result<PendingSnapshot> {
+        let mut running = lock(&self.running);
+        if running.as_ref().is_some_and(Running::goes_on) {
+            return Err(Error::SnapshotInProgress);
+        }
+        let begun = Instant::now();
+        let deadline = Deadline::new(options.timeout.unwrap_or(self.timeout));
+        let id = self.snapshots.history().next_id();
+        let staging = self.snapshots.staging.join(format!("chk-{id}-{}", token()));
+        let capture = Capture::take(
+            &self.context.db,
+            &self.union,
+            &mut self.snapshots.registry(),
+            staging,
+        )?;
+        let job = Job {
+            id,
+            capture,
+            tables: lock(&self.tables).clone(),
+            options,
+            deadline: deadline.clone(),
+            sync: begun.elapsed(),
+        };
+        let (alive, ended) = channel();
+        let context = self.snapshots.clone();
+        let thread = std::thread::Builder::new()
+            .name("lazurite-snapshot".into())
+            .spawn(move || {
+                let _alive: std::sync::mpsc::Sender<()> = alive;
+                job.run(&context)
+            })
+            .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
+        *running = Some(Running {
+            deadline: deadline.clone(),
+            ended,
+        });
+        Ok(PendingSnapshot::new(id, deadline, thread))
+    }
+
+    /// Writes what is in memory to local files of level 0, of all tables at the same point in time. Snapshots do this by
+    /// themselves.
+    pub fn flush(&self) -> Result<()> {
+        self.context.db.flush_all()
+    }
+
+    /// Compacts every table into its last level, reading and rewriting all of it, remote files included.
+    pub fn compact(&self) -> Result<()> {
+        let tables = self.tables();
+        let columns = tables
+            .iter()
+            .filter_map(|table| self.context.db.column(&table.name));
+        columns.into_iter().try_for_each(|column| column.compact())
+    }
+
+    /// What was read from which tier since the backend was opened.
+    pub fn tier(&self) -> TierStats {
+        TierStats::new(self.rocks_env.local_reads(), self.union.stats())
+    }
+
+    /// How far the download of remote files is. Cheap.
+    pub fn download_progress(&self) -> DownloadProgress {
+        self.union.download().progress()
+    }
+
+    /// The download of remote files: start it under [`LoadPolicy::OnDemand`], pause it, resume it.
+    pub fn download(&self) -> &Downloader {
+        self.union.download()
+    }
+
+    /// Blocks until every file is on the local disk; starts the download where it has not been.
+    ///
+    /// # Errors
+    /// The first file that cannot be had, by reason of the store or of the disk.
+    pub fn wait_until_local(&self) -> Result<()> {
+        self.union.download().start()?;
+        Ok(self.union.download().wait_until_local()?)
+    }
+
+    /// The table with one value per key that `descriptor` declares, created where it is new.
+    ///
+    /// # Errors
+    /// [`Error::TableMismatch`] where it was written with other types or codecs; what the disk answered.
+    pub fn value_state<K, V>(
+        &self,
+        descriptor: &ValueStateDescriptor<K, V>,
+    ) -> Result<ValueState<K, V>> {
+        let column = self.open_table(&descriptor.schema()?)?;
+        Ok(ValueState::new(self.context.clone(), column, descriptor))
+    }
+
+    /// The table with a map per key that `descriptor` declares, created where it is new.
+    ///
+    /// # Errors
+    /// As for [`value_state`](Self::value_state).
+    pub fn map_state<K, UK, UV>(
+        &self,
+        descriptor: &MapStateDescriptor<K, UK, UV>,
+    ) -> Result<MapState<K, UK, UV>> {
+        let column = self.open_table(&descriptor.schema()?)?;
+        Ok(MapState::new(self.context.clone(), column, descriptor))
+    }
+
+    /// An empty batch of writes to any tables of this backend, for [`write`](Self::write).
+    pub fn write_batch(&self) -> WriteBatch {
+        WriteBatch::new(self.context.db.clone())
+    }
+
+    /// Writes a batch: all of it or, after an error or a crash, nothing.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBatch`] where another backend made it; what RocksDB answered.
+    pub fn write(&self, batch: WriteBatch) -> Result<()> {
+        if !batch.is_of(&self.context.db) {
+            return Err(Error::ForeignBatch);
+        }
+        batch.commit()
+    }
+
+    /// The column of a table, created where it is new, refused where it is stored otherwise.
+    fn open_table(&self, declared: &TableSchema) -> Result<Column> {
+        let mut tables = lock(&self.tables);
+        match tables.iter().find(|table| table.name == declared.name) {
+            Some(stored) => declared.check_compatible(stored)?,
+            None => {
+                // The schema is durable before the column: after a crash between the two, the table is there and empty.
+                let mut next = tables.clone();
+                next.push(declared.clone());
+                self.directory.write_tables(&next)?;
+                *tables = next;
+            }
+        }
+        self.context.db.create_column(&declared.name)
+    }
+}
+
+/// The columns to open: those of the tables, and any that the database has beside them.
+fn columns(env: &RocksEnv, union: &UnionEnv, tables: &[TableSchema]) -> Result<Vec<String>> {
+    let mut columns: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
+    if crate::restore::has_database(union)? {
+        columns.extend(Db::stored_columns(env.env(), union.db_dir())?);
+    }
+    columns.sort_unstable();
+    columns.dedup();
+    Ok(columns)
+}
+
+impl Running {
+    fn goes_on(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Empty)
+    }
+}
+
+impl Drop for StateBackend {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.running).take() {
+            running.deadline.abort();
+            // Ends when the thread drops its sender: at the latest after the request that is under way.
+            let _ = running.ended.recv();
+        }
+        self.union.download().stop();
+        self.context.db.close();
+    }
+}
+
+impl fmt::Debug for StateBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateBackend")
+            .field("job", &self.snapshots.layout.job())
+            .field("key_groups", &self.context.range)
+            .field("tables", &lock(&self.tables).len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// None of these locks is held across a panic that could leave its content half-changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

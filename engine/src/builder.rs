@@ -1,0 +1,291 @@
+//! [`StateBackendBuilder`]: the options of a backend, checked before anything is touched.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use lazurite_env::{
+    Env, IoRuntime, PosixEnv,
+    remote::{self, RemoteOptions, RemoteStore},
+};
+use lazurite_tiering::DownloadOptions;
+
+use crate::{
+    Error, Result, StateBackend,
+    key_groups::KeyGroupRange,
+    options::RocksDbOptions,
+    snapshot::layout::is_job_name,
+    table::{TableDescriptor, TableSchema},
+};
+
+/// When table files come from the store to the local disk after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LoadPolicy {
+    /// Before `open` returns: reads never wait for the store.
+    Eager,
+    /// Behind the reads, which meanwhile go to the store for what is not there yet.
+    #[default]
+    Lazy,
+    /// Never by themselves: each read that the block cache cannot answer goes to the store.
+    OnDemand,
+}
+
+/// What happens to writes that came after the newest snapshot when the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// They are gone; a restart goes back to a snapshot, as in Flink. No write-ahead log is written, the fastest.
+    #[default]
+    Snapshot,
+    /// They survive on the same disk: an acknowledged write is in RocksDB's write-ahead log and outlives kill -9 (not a
+    /// power cut, for the log is not synced at each write). A restart on the kept directory goes on where it was.
+    Wal,
+}
+
+/// Which state a backend opens with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restore {
+    /// The newest complete snapshot of the job; empty where there is none. With [`Durability::Wal`] and a kept
+    /// directory, what that directory holds.
+    #[default]
+    Latest,
+    /// This snapshot, whatever the local directory holds.
+    Snapshot(u64),
+    /// Nothing: begin empty, whatever the store and the local directory hold. Snapshot numbers go on.
+    Empty,
+}
+
+/// The options of a [`StateBackend`]. Made by [`StateBackend::builder`]; every option but the remote has a default.
+#[derive(Debug, Clone)]
+pub struct StateBackendBuilder {
+    pub(crate) dir: PathBuf,
+    pub(crate) remote: Remote,
+    pub(crate) remote_options: RemoteOptions,
+    pub(crate) job: String,
+    pub(crate) key_groups: u16,
+    pub(crate) range: Option<KeyGroupRange>,
+    pub(crate) load_policy: LoadPolicy,
+    pub(crate) durability: Durability,
+    pub(crate) restore: Restore,
+    pub(crate) rocksdb: RocksDbOptions,
+    pub(crate) retained_snapshots: usize,
+    pub(crate) snapshot_timeout: Duration,
+    pub(crate) transfer_threads: usize,
+    pub(crate) download: DownloadOptions,
+    pub(crate) runtime: Option<IoRuntime>,
+    pub(crate) env: Option<Arc<dyn Env>>,
+    pub(crate) tables: Vec<Result<TableSchema>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Remote {
+    Missing,
+    Uri(String),
+    Store(Arc<dyn RemoteStore>),
+}
+
+impl StateBackendBuilder {
+    pub(crate) fn new(dir: &Path) -> Self {
+        StateBackendBuilder {
+            dir: dir.to_owned(),
+            remote: Remote::Missing,
+            remote_options: RemoteOptions::default(),
+            job: "default".into(),
+            key_groups: 128,
+            range: None,
+            load_policy: LoadPolicy::default(),
+            durability: Durability::default(),
+            restore: Restore::default(),
+            rocksdb: RocksDbOptions::default(),
+            retained_snapshots: 1,
+            snapshot_timeout: Duration::from_secs(600),
+            transfer_threads: 4,
+            download: DownloadOptions::default(),
+            runtime: None,
+            env: None,
+            tables: Vec::new(),
+        }
+    }
+
+    /// The remote store, by URI: `file:///path`, `s3://bucket/prefix?endpoint=…&region=…`, `hdfs://host:port/prefix`,
+    /// `memory://`. Credentials come from the usual environment variables and files, never from the URI.
+    pub fn remote(mut self, uri: impl Into<String>) -> Self {
+        self.remote = Remote::Uri(uri.into());
+        self
+    }
+
+    /// The remote store, opened already; wrap it to count, delay or break requests.
+    pub fn remote_store(mut self, store: Arc<dyn RemoteStore>) -> Self {
+        self.remote = Remote::Store(store);
+        self
+    }
+
+    /// Time-outs, retries and limits for a store given by URI.
+    pub fn remote_options(mut self, options: RemoteOptions) -> Self {
+        self.remote_options = options;
+        self
+    }
+
+    /// The job: the name under which its snapshots lie in the store. 1 to 128 characters of `A-Z a-z 0-9 . _ -`, not
+    /// beginning with a dot. Default `default`.
+    pub fn job(mut self, job: impl Into<String>) -> Self {
+        self.job = job.into();
+        self
+    }
+
+    /// The number of key groups that the keys of the job are spread over, for its whole life: 1 to 32768. Default 128,
+    /// as Flink's smallest maximum parallelism.
+    pub fn key_groups(mut self, key_groups: u16) -> Self {
+        self.key_groups = key_groups;
+        self
+    }
+
+    /// The key groups that this backend owns. Default: all.
+    pub fn key_group_range(mut self, range: KeyGroupRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    /// When table files come to the local disk after a restore. Default [`LoadPolicy::Lazy`].
+    pub fn load_policy(mut self, policy: LoadPolicy) -> Self {
+        self.load_policy = policy;
+        self
+    }
+
+    /// What happens to the writes after the newest snapshot in a crash. Default [`Durability::Snapshot`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// The state to open with. Default [`Restore::Latest`].
+    pub fn restore(mut self, restore: Restore) -> Self {
+        self.restore = restore;
+        self
+    }
+
+    /// Memory, files and compactions of RocksDB.
+    pub fn rocksdb(mut self, options: RocksDbOptions) -> Self {
+        self.rocksdb = options;
+        self
+    }
+
+    /// How many complete snapshots stay in the store, at least 1; older ones are deleted after each new one. Default 1,
+    /// as Flink's `execution.checkpointing.num-retained`.
+    pub fn retained_snapshots(mut self, count: usize) -> Self {
+        self.retained_snapshots = count;
+        self
+    }
+
+    /// The time after which a snapshot that is not complete is given up. Default 10 minutes, as Flink's
+    /// `execution.checkpointing.timeout`.
+    pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
+        self.snapshot_timeout = timeout;
+        self
+    }
+
+    /// Files uploaded at once by a snapshot, 1 to 64. Default 4, as Flink's
+    /// `state.backend.rocksdb.checkpoint.transfer.thread.num`.
+    pub fn transfer_threads(mut self, threads: usize) -> Self {
+        self.transfer_threads = threads;
+        self
+    }
+
+    /// How many files, and how much of each, are downloaded at once after a restore.
+    pub fn download(mut self, options: DownloadOptions) -> Self {
+        self.download = options;
+        self
+    }
+
+    /// The threads that carry out remote requests, shared with other backends. Default: two of this backend's own.
+    pub fn io_runtime(mut self, runtime: IoRuntime) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// The files of the local disk. Default [`PosixEnv`]; another one serves tests, and costs a detour through Rust at
+    /// each read that RocksDB otherwise makes by itself.
+    pub fn env(mut self, env: Arc<dyn Env>) -> Self {
+        self.env = Some(env);
+        self
+    }
+
+    /// Declares a table, so that `open` refuses a snapshot that holds it with other types or codecs, before anything
+    /// local is changed. Tables that are not declared are checked when they are first asked for.
+    pub fn table(mut self, descriptor: &impl TableDescriptor) -> Self {
+        self.tables.push(descriptor.schema());
+        self
+    }
+
+    /// Opens the backend; see [`StateBackend`]. Blocks for a few requests, and for the whole download where the policy
+    /// is [`LoadPolicy::Eager`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] before anything is touched; what the store, the disk or the snapshot has wrong
+    /// otherwise. After an error the same directory can be opened again.
+    pub fn open(self) -> Result<StateBackend> {
+        self.check()?;
+        StateBackend::open(self)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |option, reason: String| Err(Error::InvalidOption { option, reason });
+        if !is_job_name(&self.job) {
+            return refuse(
+                "job",
+                format!(
+                    "{:?} is not a job name: use 1 to 128 characters of A-Z a-z 0-9 . _ -, the first not a dot",
+                    self.job
+                ),
+            );
+        }
+        let all = KeyGroupRange::all(self.key_groups)?;
+        if let Some(range) = self.range.filter(|range| range.end() > all.end()) {
+            return refuse("key_group_range", format!("{range} is not inside {all}"));
+        }
+        if self.retained_snapshots == 0 {
+            return refuse(
+                "retained_snapshots",
+                "at least 1 snapshot must be retained".into(),
+            );
+        }
+        if !(1..=64).contains(&self.transfer_threads) {
+            return refuse(
+                "transfer_threads",
+                format!("{} is not in 1 to 64", self.transfer_threads),
+            );
+        }
+        if self.snapshot_timeout.is_zero() {
+            return refuse("snapshot_timeout", "it must be longer than 0".into());
+        }
+        if matches!(self.remote, Remote::Missing) {
+            return refuse(
+                "remote",
+                "give the store for snapshots, for example file:///var/lib/app/snapshots or s3://bucket/prefix".into(),
+            );
+        }
+        self.declared()?;
+        self.rocksdb.validate()
+    }
+
+    /// The tables that were declared.
+    pub(crate) fn declared(&self) -> Result<Vec<TableSchema>> {
+        self.tables.iter().cloned().collect()
+    }
+
+    pub(crate) fn open_store(&self, runtime: &IoRuntime) -> Result<Arc<dyn RemoteStore>> {
+        match &self.remote {
+            Remote::Store(store) => Ok(store.clone()),
+            Remote::Uri(uri) => Ok(remote::open(uri, &self.remote_options, runtime)?),
+            Remote::Missing => Err(Error::InvalidOption {
+                option: "remote",
+                reason: "no store is given".into(),
+            }),
+        }
+    }
+
+    pub(crate) fn local_env(&self) -> Arc<dyn Env> {
+        self.env.clone().unwrap_or_else(|| Arc::new(PosixEnv))
+    }
+}

@@ -1,0 +1,181 @@
+//! The local directory of a backend: whose it is, who has it open, and which tables it holds.
+//!
+//! ```text
+//! <dir>/LAZURITE   identity: the job, a random token, the snapshot that the state goes back to
+//! <dir>/LOCK       held while a backend is open
+//! <dir>/TABLES     the tables' schemas, written before a table's column family is created
+//! <dir>/CATALOG, db/, download/, tails/   see lazurite-tiering
+//! <dir>/staging/   links that wait to be uploaded; emptied at open
+//! ```
+//!
+//! Each file is replaced atomically and is durable when its writer returns. A directory that holds anything but has no
+//! `LAZURITE` file is somebody else's and is refused untouched.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use lazurite_env::{Env, EnvExt, FileLock};
+use lazurite_tiering::framed;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Error, Result, snapshot::layout::token, table::TableSchema};
+
+const IDENTITY: &str = "LAZURITE";
+const LOCK: &str = "LOCK";
+const TABLES: &str = "TABLES";
+const VERSION: u32 = 1;
+/// Far above what either file can grow to.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// A locked local directory.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    env: Arc<dyn Env>,
+    path: PathBuf,
+    identity: Identity,
+    _lock: Box<dyn FileLock>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Identity {
+    job: String,
+    /// Random; names this directory as the writer of snapshots.
+    token: String,
+    /// The snapshot that this directory was last restored from; 0 where it began empty.
+    restored: u64,
+}
+
+impl Directory {
+    /// Locks `path` for `job`, creating it where it is missing.
+    pub(crate) fn open(env: Arc<dyn Env>, path: &Path, job: &str) -> Result<Self> {
+        let refuse = |reason: String| Error::LocalDirectory {
+            path: path.to_owned(),
+            reason,
+        };
+        env.create_dir_all(path)?;
+        let identity_path = path.join(IDENTITY);
+        let is_ours = env.exists(&identity_path)?;
+        if !is_ours
+            && env
+                .list(path)?
+                .iter()
+                .any(|entry| entry.name != LOCK && entry.name != "LAZURITE.tmp")
+        {
+            return Err(refuse(
+                "it holds files but is not a directory of this engine; give an empty or a new directory".into(),
+            ));
+        }
+        let lock = env
+            .lock(&path.join(LOCK))
+            .map_err(|error| match error.kind() {
+                lazurite_env::ErrorKind::Locked => {
+                    refuse("another backend has it open; close that one first".into())
+                }
+                _ => error.into(),
+            })?;
+        let identity = if is_ours {
+            let identity: Identity = read(&*env, &identity_path, "lazurite-directory")?;
+            if identity.job != job {
+                return Err(refuse(format!(
+                    "it belongs to job {:?}, not to {job:?}; give each job its own directory",
+                    identity.job
+                )));
+            }
+            identity
+        } else {
+            let identity = Identity {
+                job: job.to_owned(),
+                token: token(),
+                restored: 0,
+            };
+            write(&*env, &identity_path, "lazurite-directory", &identity)?;
+            identity
+        };
+        let directory = Directory {
+            env,
+            path: path.to_owned(),
+            identity,
+            _lock: lock,
+        };
+        directory.clear_staging()?;
+        Ok(directory)
+    }
+
+    /// The random token by which this directory signs its snapshots.
+    pub(crate) fn token(&self) -> &str {
+        &self.identity.token
+    }
+
+    /// The snapshot that it was last restored from; 0 where it began empty.
+    pub(crate) fn restored(&self) -> u64 {
+        self.identity.restored
+    }
+
+    /// Where links wait to be uploaded.
+    pub(crate) fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    /// Notes from which snapshot, and with which tables, the directory is about to be restored.
+    pub(crate) fn set_restored(&mut self, id: u64, tables: &[TableSchema]) -> Result<()> {
+        self.identity.restored = id;
+        write(
+            &*self.env,
+            &self.path.join(IDENTITY),
+            "lazurite-directory",
+            &self.identity,
+        )?;
+        self.write_tables(tables)
+    }
+
+    /// The tables that the directory holds, or may hold after a crash while one was created.
+    pub(crate) fn tables(&self) -> Result<Vec<TableSchema>> {
+        let path = self.path.join(TABLES);
+        if !self.env.exists(&path)? {
+            return Ok(Vec::new());
+        }
+        read(&*self.env, &path, "lazurite-tables")
+    }
+
+    /// Replaces the list of tables.
+    pub(crate) fn write_tables(&self, tables: &[TableSchema]) -> Result<()> {
+        write(
+            &*self.env,
+            &self.path.join(TABLES),
+            "lazurite-tables",
+            &tables,
+        )
+    }
+
+    fn clear_staging(&self) -> Result<()> {
+        let staging = self.staging();
+        if self.env.exists(&staging)? {
+            self.env.remove_dir_all(&staging)?;
+        }
+        Ok(())
+    }
+}
+
+fn write<T: Serialize + ?Sized>(env: &dyn Env, path: &Path, format: &str, value: &T) -> Result<()> {
+    let mut body = serde_json::to_vec_pretty(value).map_err(|e| damaged(path, e))?;
+    body.push(b'\n');
+    Ok(env.write_atomic(path, &framed::encode(format, VERSION, &body))?)
+}
+
+fn read<T: DeserializeOwned>(env: &dyn Env, path: &Path, format: &str) -> Result<T> {
+    let bytes = env.read_to_vec(path, MAX_BYTES)?;
+    let (_, body) = framed::decode(format, VERSION, &path.display().to_string(), &bytes)?;
+    serde_json::from_slice(body).map_err(|e| damaged(path, e))
+}
+
+fn damaged(path: &Path, error: serde_json::Error) -> Error {
+    Error::LocalDirectory {
+        path: path.to_owned(),
+        reason: format!(
+            "the file is damaged ({error}); delete the directory and restore from the store"
+        ),
+    }
+}

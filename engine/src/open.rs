@@ -1,0 +1,231 @@
+//! Opening a backend: from options to a running database, by way of a restore where there is something to restore.
+//!
+//! Which state it opens with: a kept directory under [`Durability::Wal`] goes on as it is; everything else goes back to
+//! a snapshot, or begins empty. Crash story: nothing that is needed is deleted before the new state is complete; see
+//! [`restore`](crate::restore).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use lazurite_env::{Env, ErrorKind, IoRuntime, remote::RemoteStore};
+use lazurite_tiering::{UnionEnv, UnionOptions};
+
+use crate::{
+    Error, Result,
+    builder::{Durability, Restore, StateBackendBuilder},
+    directory::Directory,
+    key_groups::KeyGroupRange,
+    restore::{self, RestoreReport},
+    snapshot::{
+        SnapshotMetadata,
+        context::Known,
+        layout::JobLayout,
+        registry::Registry,
+        retention::History,
+        store::{is_missing, list_ids, load},
+    },
+    table::TableSchema,
+};
+
+/// Everything below RocksDB, in the state that RocksDB is to open.
+pub(crate) struct Prepared {
+    pub(crate) directory: Directory,
+    pub(crate) store: Arc<dyn RemoteStore>,
+    pub(crate) runtime: IoRuntime,
+    pub(crate) layout: JobLayout,
+    pub(crate) union: Arc<UnionEnv>,
+    pub(crate) known: Known,
+    pub(crate) tables: Vec<TableSchema>,
+    pub(crate) report: Option<RestoreReport>,
+}
+
+/// Makes the local directory what `options` ask for. No table file is read.
+pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Result<Prepared> {
+    let runtime = match &options.runtime {
+        Some(runtime) => runtime.clone(),
+        None => IoRuntime::new(2)?,
+    };
+    let env = options.local_env();
+    let mut directory = Directory::open(env.clone(), &options.dir, &options.job)?;
+    let store = options.open_store(&runtime)?;
+    let layout = JobLayout::new(&options.job)?;
+    let ids = list_ids(&store, &runtime, &layout)?;
+    let union = open_union(options, env, &store, &runtime)?;
+    let keep = options.durability == Durability::Wal
+        && options.restore == Restore::Latest
+        && restore::has_database(&union)?;
+    let chosen = match options.restore {
+        Restore::Latest => newest(&store, &runtime, &layout, &ids)?,
+        Restore::Snapshot(id) => Some(load(&store, &runtime, &layout, id).map_err(|error| {
+            if is_missing(&error) {
+                Error::SnapshotNotFound {
+                    job: options.job.clone(),
+                    id,
+                }
+            } else {
+                error
+            }
+        })?),
+        Restore::Empty => None,
+    };
+    if let Some(metadata) = &chosen {
+        check_fits(options, range, metadata)?;
+    }
+    let mut known = Known {
+        history: History::new(ids),
+        ..Known::default()
+    };
+    let mut report = None;
+    let tables = if keep {
+        if let Some(metadata) = &chosen {
+            refuse_stale(options, &directory, metadata)?;
+            known.registry = kept_registry(&layout, &union, metadata)?;
+        }
+        directory.tables()?
+    } else if let Some(metadata) = chosen {
+        // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
+        restore::clear_current(&union)?;
+        directory.set_restored(metadata.id, &metadata.tables)?;
+        let (registry, restored) = restore::restore(&store, &runtime, &layout, &union, &metadata)?;
+        known.registry = registry;
+        report = Some(restored);
+        known.history.completed(Arc::new(metadata.clone()));
+        metadata.tables
+    } else {
+        restore::wipe(&union)?;
+        directory.set_restored(0, &[])?;
+        Vec::new()
+    };
+    check_declared(options, &tables)?;
+    Ok(Prepared {
+        directory,
+        store,
+        runtime,
+        layout,
+        union,
+        known,
+        tables,
+        report,
+    })
+}
+
+/// The union env; starts over where its own records are damaged and a snapshot holds all that counts.
+fn open_union(
+    options: &StateBackendBuilder,
+    env: Arc<dyn Env>,
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+) -> Result<Arc<UnionEnv>> {
+    let union_options = || UnionOptions {
+        base: env.clone(),
+        root: options.dir.clone(),
+        store: store.clone(),
+        runtime: runtime.clone(),
+        download: options.download,
+    };
+    match UnionEnv::open(union_options()) {
+        Err(error)
+            if error.kind() == ErrorKind::Corruption
+                && options.durability == Durability::Snapshot =>
+        {
+            tracing::warn!(%error, "the local files cannot be told apart any more; they are discarded");
+            UnionEnv::discard_local(&*env, &options.dir)?;
+            Ok(UnionEnv::open(union_options())?)
+        }
+        opened => Ok(opened?),
+    }
+}
+
+/// The newest complete snapshot. One request, and one more for each newer one that never completed.
+fn newest(
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+    layout: &JobLayout,
+    ids: &[u64],
+) -> Result<Option<SnapshotMetadata>> {
+    for id in ids.iter().rev() {
+        match load(store, runtime, layout, *id) {
+            Ok(metadata) => return Ok(Some(metadata)),
+            Err(error) if is_missing(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn check_fits(
+    options: &StateBackendBuilder,
+    range: KeyGroupRange,
+    metadata: &SnapshotMetadata,
+) -> Result<()> {
+    if metadata.key_groups != options.key_groups {
+        return Err(Error::InvalidOption {
+            option: "key_groups",
+            reason: format!(
+                "snapshot {} was written with {} key groups, {} are asked for; the number never changes in a job's life",
+                metadata.id, metadata.key_groups, options.key_groups
+            ),
+        });
+    }
+    if metadata.key_group_range != range {
+        return Err(Error::RangeNotCovered {
+            id: metadata.id,
+            stored: metadata.key_group_range,
+            requested: range,
+        });
+    }
+    check_declared(options, &metadata.tables)
+}
+
+fn check_declared(options: &StateBackendBuilder, stored: &[TableSchema]) -> Result<()> {
+    for declared in &options.declared()? {
+        if let Some(stored) = stored.iter().find(|s| s.name == declared.name) {
+            declared.check_compatible(stored)?;
+        }
+    }
+    Ok(())
+}
+
+/// A kept directory must not go on if another one has taken snapshots of the job since: it holds the past.
+fn refuse_stale(
+    options: &StateBackendBuilder,
+    directory: &Directory,
+    newest: &SnapshotMetadata,
+) -> Result<()> {
+    if newest.writer == directory.token() || newest.id <= directory.restored() {
+        return Ok(());
+    }
+    Err(Error::LocalDirectory {
+        path: options.dir.clone(),
+        reason: format!(
+            "snapshot {} of the job was written from another directory since; delete this one to restore that snapshot",
+            newest.id
+        ),
+    })
+}
+
+/// What the newest snapshot says of files that the kept directory still has.
+fn kept_registry(
+    layout: &JobLayout,
+    union: &UnionEnv,
+    newest: &SnapshotMetadata,
+) -> Result<Registry> {
+    let mut kept = newest.clone();
+    kept.files.retain(|file| {
+        union.get(&file.name).is_some_and(|entry| {
+            entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
+        })
+    });
+    Registry::from_metadata(&kept, |key| layout.own(key), |_| None::<Bytes>)
+}
+
+/// The report's time, once the backend can be read.
+pub(crate) fn with_elapsed(report: Option<RestoreReport>, begun: Instant) -> Option<RestoreReport> {
+    report.map(|report| RestoreReport {
+        elapsed: begun.elapsed().max(Duration::from_nanos(1)),
+        ..report
+    })
+}

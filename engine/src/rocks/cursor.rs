@@ -1,0 +1,62 @@
+//! A walk over the entries of a key range.
+
+use std::mem;
+
+use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
+
+use super::column::Column;
+use crate::error::Result;
+
+/// Walks a range in ascending order of the key bytes, seeing it as it was when the cursor was made. Locks nobody out; the
+/// files and memtables of that moment stay until it is dropped.
+pub(crate) struct Cursor {
+    // Declared, and so dropped, before `column`.
+    iter: DBRawIteratorWithThreadMode<'static, DB>,
+    column: Column,
+    started: bool,
+}
+
+impl Cursor {
+    pub(super) fn new(column: &Column, lower: Vec<u8>, upper: Vec<u8>) -> Cursor {
+        let db = column.db();
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(lower);
+        options.set_iterate_upper_bound(upper);
+        // Reads ahead while the caller works, where the Env can; pointless for local files.
+        options.set_async_io(db.has_remote_files());
+        let iter = db.db.raw_iterator_cf_opt(column.handle(), options);
+        // SAFETY: only the lifetime changes, which says that the iterator must not outlive the `DB`. The cursor keeps a
+        // `Column`, which keeps that `DB` and the column family alive, and `iter` is declared before it: dropped first.
+        let iter = unsafe {
+            mem::transmute::<
+                DBRawIteratorWithThreadMode<'_, DB>,
+                DBRawIteratorWithThreadMode<'static, DB>,
+            >(iter)
+        };
+        Cursor {
+            iter,
+            column: column.clone(),
+            started: false,
+        }
+    }
+
+    /// Goes to the next entry, the first one at first, and gives its key and value; `None` after the last. May block on the
+    /// disk or the network. After an error every
+    /// further call gives it again.
+    pub(crate) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        self.column.db().check_open()?;
+        if !self.started {
+            self.started = true;
+            self.iter.seek_to_first(); // of the bounds
+        } else if self.iter.valid() {
+            self.iter.next();
+        }
+        match self.iter.item() {
+            Some(entry) => Ok(Some(entry)),
+            None => match self.iter.status() {
+                Ok(()) => Ok(None),
+                Err(error) => Err(self.column.error("iterate over", error)),
+            },
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! RocksDB: the only module of the engine that names it.
+//!
+//! A [`Db`] is one open database, a [`Column`] one column family of it, cheap to use: an operation takes no lock and looks
+//! nothing up on this side of RocksDB. Keys and values are bytes here; what they mean is the tables' business.
+//!
+//! Invariants:
+//! * Everything that points into RocksDB (columns, iterators, batches) holds the `Db` alive, and is dropped before it.
+//! * Every error that leaves this module is an [`Error`](crate::Error), the cause below RocksDB kept where it is known.
+//! * Writes skip the WAL or go through it for a database as a whole, never write by write.
+//!
+//! Crash story: with the WAL, what a write acknowledged is there after a crash of the process. Without it, what the last
+//! complete flush holds is there, and of all columns the same point in time: automatic flushes are atomic then.
+
+mod batch;
+mod cold;
+mod column;
+mod cursor;
+mod db;
+mod error;
+mod live_files;
+mod options;
+mod pool;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use batch::Batch;
+pub(crate) use column::Column;
+pub(crate) use cursor::Cursor;
+pub(crate) use db::{DEFAULT_COLUMN, Db, DbConfig};
+pub(crate) use live_files::{LiveFile, LiveFileKind};

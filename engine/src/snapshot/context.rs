@@ -1,0 +1,96 @@
+//! What both parts of a snapshot work with, shared by the backend and the snapshot's thread.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite_env_rocksdb::RocksEnv;
+use lazurite_tiering::UnionEnv;
+
+use super::{layout::JobLayout, registry::Registry, retention::History};
+use crate::key_groups::KeyGroupRange;
+
+/// The parts that a snapshot needs. The two locks are only taken by the one snapshot under way: by its start, then by its
+/// thread. So it does no harm that some are held across I/O.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) store: Arc<dyn RemoteStore>,
+    pub(crate) runtime: IoRuntime,
+    pub(crate) layout: JobLayout,
+    pub(crate) union: Arc<UnionEnv>,
+    pub(crate) rocks_env: Arc<RocksEnv>,
+    pub(crate) staging: PathBuf,
+    /// The random token of the local directory, by which a commit is known as one's own.
+    pub(crate) writer: String,
+    pub(crate) key_groups: u16,
+    pub(crate) range: KeyGroupRange,
+    pub(crate) retained: usize,
+    pub(crate) upload_threads: usize,
+    registry: Mutex<Registry>,
+    history: Mutex<History>,
+}
+
+/// What is known of the store when a backend opens.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) registry: Registry,
+    pub(crate) history: History,
+}
+
+/// The fields of a [`Context`] that are settings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) staging: PathBuf,
+    pub(crate) writer: String,
+    pub(crate) key_groups: u16,
+    pub(crate) range: KeyGroupRange,
+    pub(crate) retained: usize,
+    pub(crate) upload_threads: usize,
+}
+
+impl Context {
+    pub(crate) fn new(
+        store: Arc<dyn RemoteStore>,
+        runtime: IoRuntime,
+        layout: JobLayout,
+        union: Arc<UnionEnv>,
+        rocks_env: Arc<RocksEnv>,
+        known: Known,
+        settings: Settings,
+    ) -> Self {
+        let Settings {
+            staging,
+            writer,
+            key_groups,
+            range,
+            retained,
+            upload_threads,
+        } = settings;
+        Context {
+            store,
+            runtime,
+            layout,
+            union,
+            rocks_env,
+            staging,
+            writer,
+            key_groups,
+            range,
+            retained,
+            upload_threads,
+            registry: Mutex::new(known.registry),
+            history: Mutex::new(known.history),
+        }
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        // Each change of the registry is one call that cannot panic half-way.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! Where things lie in the store: the keys of one job, and how to read them back.
+//!
+//! ```text
+//! <root>/<job>/shared/<unique id>.sst       a RocksDB table file, named by RocksDB's unique id of its content
+//! <root>/<job>/shared/<token>.tails         the tails of files that one snapshot added
+//! <root>/<job>/chk-<n>/manifest-<token>     MANIFEST and OPTIONS of snapshot n
+//! <root>/<job>/chk-<n>/_metadata            written last: the snapshot exists from here on
+//! ```
+//!
+//! Invariant: a name under `shared/` never means two contents, and every key read from metadata passes [`Key::new`].
+
+use lazurite_env::remote::Key;
+
+use crate::{Error, Result};
+
+/// The name of the object that makes a snapshot complete.
+pub(crate) const METADATA: &str = "_metadata";
+
+/// The keys of one job.
+#[derive(Debug, Clone)]
+pub(crate) struct JobLayout {
+    job: Key,
+}
+
+impl JobLayout {
+    /// The layout of `job`: 1 to 128 characters of `A-Z a-z 0-9 . _ -`, not beginning with a dot.
+    pub(crate) fn new(job: &str) -> Result<Self> {
+        if !is_job_name(job) {
+            return Err(Error::InvalidOption {
+                option: "job",
+                reason: format!(
+                    "{job:?} is not a job name: use 1 to 128 characters of A-Z a-z 0-9 . _ -, the first not a dot"
+                ),
+            });
+        }
+        Ok(JobLayout {
+            job: Key::new(job)?,
+        })
+    }
+
+    pub(crate) fn job(&self) -> &Key {
+        &self.job
+    }
+
+    /// `<job>/shared`, which holds what snapshots share.
+    pub(crate) fn shared(&self) -> Key {
+        self.below("shared")
+    }
+
+    pub(crate) fn table_file(&self, unique_id: &str) -> Result<Key> {
+        Ok(self.job.join(&format!("shared/{unique_id}.sst"))?)
+    }
+
+    pub(crate) fn tails(&self, token: &str) -> Key {
+        self.below(&format!("shared/{token}.tails"))
+    }
+
+    pub(crate) fn manifest(&self, id: u64, token: &str) -> Key {
+        self.below(&format!("chk-{id}/manifest-{token}"))
+    }
+
+    pub(crate) fn metadata(&self, id: u64) -> Key {
+        self.below(&format!("chk-{id}/{METADATA}"))
+    }
+
+    /// A key from metadata, refused where it is not below this job.
+    pub(crate) fn own(&self, key: &str) -> Result<Key> {
+        let key = Key::new(key)?;
+        match key.as_str().strip_prefix(self.job.as_str()) {
+            Some(rest) if rest.starts_with('/') => Ok(key),
+            _ => Err(lazurite_env::Error::new(
+                lazurite_env::ErrorKind::InvalidInput,
+                "check key",
+                key.as_str(),
+                format!(
+                    "the metadata of job {} names an object of another job",
+                    self.job
+                ),
+            )
+            .into()),
+        }
+    }
+
+    fn below(&self, part: &str) -> Key {
+        self.job
+            .join(part)
+            .expect("a checked job name and a fixed part make a sound key")
+    }
+}
+
+/// True for a name that a job may have.
+pub(crate) fn is_job_name(name: &str) -> bool {
+    (1..=128).contains(&name.len())
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// The id in a directory name `chk-<n>`; `None` for any other name, `chk-007` included.
+pub(crate) fn snapshot_id(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("chk-")?;
+    let id: u64 = digits.parse().ok()?;
+    (id.to_string() == digits).then_some(id)
+}
+
+/// A name that no other writer chooses: 128 random bits in hex.
+pub(crate) fn token() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_back_and_strangers_are_not() {
+        assert_eq!(snapshot_id("chk-0"), Some(0));
+        assert_eq!(snapshot_id("chk-17"), Some(17));
+        for name in [
+            "chk-",
+            "chk-007",
+            "chk-+1",
+            "shared",
+            "chk-99999999999999999999",
+        ] {
+            assert_eq!(snapshot_id(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_another_job_is_refused() {
+        let layout = JobLayout::new("words").unwrap();
+        assert!(layout.own("words/shared/a.sst").is_ok());
+        for key in [
+            "words2/shared/a.sst",
+            "words/../other/a.sst",
+            "/words/a",
+            "words",
+        ] {
+            assert!(layout.own(key).is_err(), "{key}");
+        }
+    }
+
+    #[test]
+    fn job_names_cannot_leave_their_directory() {
+        for job in ["", ".", "..", "a/b", ".hidden", "a\\b", "ä"] {
+            assert!(JobLayout::new(job).is_err(), "{job:?}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `_metadata`: everything that a restore must know before it reads anything else.
+//!
+//! One framed document (a header line with format, version, length and checksum, then JSON; see
+//! [`lazurite_tiering::framed`]), so that a person can read it, a newer version is told from a corrupt one, and no bit
+//! of it is trusted before the checksum was verified. One table file stands on each line.
+//!
+//! Invariants that [`SnapshotMetadata::decode`] checks: every key lies below the job, every name is a RocksDB table
+//! file's, no name or object stands twice, every tail lies inside its file and inside its object.
+
+use std::collections::{BTreeMap, HashSet};
+
+use lazurite_env::remote::Key;
+use lazurite_tiering::{Checksum, framed};
+use serde::{Deserialize, Serialize};
+
+use super::layout::JobLayout;
+use crate::{Error, Result, key_groups::KeyGroupRange, table::TableSchema};
+
+/// The format's name in the header line.
+const FORMAT: &str = "lazurite-snapshot";
+/// The newest version that this code reads, and the one that it writes.
+const VERSION: u32 = 1;
+
+/// What a snapshot is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotMetadata {
+    /// The job that took it.
+    pub job: String,
+    /// Its number, growing within the job.
+    pub id: u64,
+    /// The local directory that wrote it, by its random token: tells one's own commit from another writer's.
+    pub writer: String,
+    /// When it was taken, in milliseconds since 1970-01-01 UTC, by the writer's clock.
+    pub created_unix_ms: u64,
+    /// The maximum parallelism: the number of key groups that keys are spread over.
+    pub key_groups: u16,
+    /// The key groups that it holds.
+    pub key_group_range: KeyGroupRange,
+    /// The tables in it.
+    pub tables: Vec<TableSchema>,
+    /// What the user gave with it (source positions, say), by name.
+    pub user_metadata: BTreeMap<String, UserValue>,
+    /// RocksDB's MANIFEST and OPTIONS of the moment, in one object.
+    pub manifest: ManifestRef,
+    /// The objects that hold the files' tails.
+    pub tails: Vec<TailsRef>,
+    /// RocksDB's table files, in the order of their names.
+    pub files: Vec<SnapshotFile>,
+}
+
+/// A user's value: text where it is UTF-8, so that a person can read it, else hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserValue {
+    /// UTF-8.
+    Text(String),
+    /// Any other bytes, two lower-case digits a byte.
+    Hex(String),
+}
+
+/// The object with RocksDB's MANIFEST and OPTIONS: the parts one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestRef {
+    /// The object.
+    pub key: String,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The checksum of all of its bytes.
+    pub checksum: Checksum,
+    /// The files in it, one after another from its first byte: name and length.
+    pub parts: Vec<(String, u64)>,
+}
+
+/// An object that holds tails of table files, one after another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TailsRef {
+    /// The object.
+    pub key: String,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The checksum of all of its bytes.
+    pub checksum: Checksum,
+}
+
+/// One table file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFile {
+    /// RocksDB's name for it in this snapshot's MANIFEST: `000012.sst`.
+    pub name: String,
+    /// Its level in the tree.
+    pub level: u8,
+    /// The object that holds it.
+    pub key: String,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The checksum of all of its bytes.
+    pub checksum: Checksum,
+    /// Where its tail (filters, index, properties, footer) begins: everything from here to its end is in a tails object.
+    pub tail_offset: u64,
+    /// Which of the snapshot's tails objects holds the tail, and where in it.
+    pub tail: Option<(u32, u64)>,
+}
+
+impl UserValue {
+    /// Keeps `bytes` in the readable form where there is one.
+    pub fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => UserValue::Text(text.to_owned()),
+            Err(_) => UserValue::Hex(bytes.iter().map(|b| format!("{b:02x}")).collect()),
+        }
+    }
+
+    /// The bytes that were given; `None` where the hexadecimal is not any.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            UserValue::Text(text) => Some(text.clone().into_bytes()),
+            UserValue::Hex(hex) => (hex.len() % 2 == 0 && hex.is_ascii())
+                .then(|| {
+                    (0..hex.len())
+                        .step_by(2)
+                        .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok())
+                        .collect()
+                })
+                .flatten(),
+        }
+    }
+}
+
+impl SnapshotFile {
+    /// The tail's length in bytes.
+    pub fn tail_len(&self) -> u64 {
+        self.len.saturating_sub(self.tail_offset)
+    }
+}
+
+impl SnapshotMetadata {
+    /// Bytes of all table files.
+    pub fn data_bytes(&self) -> u64 {
+        self.files.iter().map(|f| f.len).sum()
+    }
+
+    /// Every object that this snapshot needs, its `_metadata` left out.
+    pub(crate) fn objects(&self, layout: &JobLayout) -> Result<HashSet<Key>> {
+        let files = self.files.iter().map(|f| &f.key);
+        let tails = self.tails.iter().map(|t| &t.key);
+        files
+            .chain(tails)
+            .chain([&self.manifest.key])
+            .map(|key| layout.own(key))
+            .collect()
+    }
+
+    /// The bytes of `_metadata`.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let head = SnapshotMetadata {
+            files: Vec::new(),
+            ..self.clone()
+        };
+        let json = |e: serde_json::Error| self.corrupt(format!("cannot be written as JSON: {e}"));
+        let mut body = serde_json::to_string_pretty(&head).map_err(json)?;
+        // The head ends in an empty list of files; write the list anew, one file a line.
+        let end = body.rfind("[]").unwrap_or(body.len());
+        body.truncate(end);
+        body.push('[');
+        for (i, file) in self.files.iter().enumerate() {
+            body.push_str(if i == 0 { "\n    " } else { ",\n    " });
+            body.push_str(&serde_json::to_string(file).map_err(json)?);
+        }
+        body.push_str("\n  ]\n}\n");
+        Ok(framed::encode(FORMAT, VERSION, body.as_bytes()))
+    }
+
+    /// Reads and checks the `_metadata` of snapshot `id`.
+    pub(crate) fn decode(layout: &JobLayout, id: u64, bytes: &[u8]) -> Result<Self> {
+        let path = layout.metadata(id);
+        let (_, body) = framed::decode(FORMAT, VERSION, path.as_str(), bytes)?;
+        let metadata: SnapshotMetadata =
+            serde_json::from_slice(body).map_err(|e| Error::SnapshotCorrupt {
+                path: path.to_string(),
+                reason: format!("the checksum is right but the content is not: {e}"),
+            })?;
+        metadata.check(layout, id)?;
+        Ok(metadata)
+    }
+
+    fn check(&self, layout: &JobLayout, id: u64) -> Result<()> {
+        if self.job != layout.job().as_str() || self.id != id {
+            return Err(self.corrupt(format!(
+                "it says that it is snapshot {} of job {}",
+                self.id, self.job
+            )));
+        }
+        let mut seen = HashSet::new();
+        for file in &self.files {
+            layout.own(&file.key)?;
+            if !is_table_file_name(&file.name) {
+                return Err(
+                    self.corrupt(format!("{:?} is not the name of a table file", file.name))
+                );
+            }
+            if !seen.insert(file.name.as_str()) {
+                return Err(self.corrupt(format!("{} stands in it twice", file.name)));
+            }
+            let held = match file.tail {
+                None => file.tail_offset <= file.len,
+                Some((object, offset)) => {
+                    file.tail_offset <= file.len
+                        && self.tails.get(object as usize).is_some_and(|t| {
+                            offset
+                                .checked_add(file.tail_len())
+                                .is_some_and(|end| end <= t.len)
+                        })
+                }
+            };
+            if !held {
+                return Err(
+                    self.corrupt(format!("the tail of {} lies outside its object", file.name))
+                );
+            }
+        }
+        for tails in &self.tails {
+            layout.own(&tails.key)?;
+        }
+        layout.own(&self.manifest.key)?;
+        let parts = self.manifest.parts.iter();
+        let sum = parts
+            .clone()
+            .try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
+        if sum != Some(self.manifest.len) || parts.clone().any(|(name, _)| !is_plain_name(name)) {
+            return Err(self.corrupt("the parts of its manifest object do not add up".into()));
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::SnapshotCorrupt {
+            path: format!("{}/chk-{}/_metadata", self.job, self.id),
+            reason,
+        }
+    }
+}
+
+/// `000012.sst`: digits and the ending, nothing that leaves a directory.
+pub(crate) fn is_table_file_name(name: &str) -> bool {
+    name.strip_suffix(".sst").is_some_and(|digits| {
+        (6..=20).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+/// A file name without any path in it.
+fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with('.')
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}

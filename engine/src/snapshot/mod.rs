@@ -1,0 +1,27 @@
+//! Incremental snapshots: what a backend writes to the store, and what tools read there.
+//!
+//! `capture` (synchronous: flush, link) -> `upload` -> `tails` -> `commit` -> `retention`; `run` holds them together.
+//! `metadata` and `layout` are the format. A snapshot exists from the moment at which its `_metadata` does, and then
+//! whole; see `docs/FORMAT.md`.
+
+mod capture;
+mod commit;
+pub(crate) mod context;
+pub(crate) mod layout;
+pub(crate) mod metadata;
+mod pending;
+pub(crate) mod registry;
+pub(crate) mod retention;
+mod run;
+pub(crate) mod store;
+mod tails;
+mod upload;
+mod verify;
+
+pub(crate) use capture::Capture;
+pub use metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue};
+pub(crate) use pending::Deadline;
+pub use pending::{PendingSnapshot, SnapshotOptions, SnapshotReport};
+pub(crate) use run::Job;
+pub use store::SnapshotStore;
+pub use verify::{Finding, Problem};

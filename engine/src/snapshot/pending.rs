@@ -1,0 +1,160 @@
+//! A snapshot under way: its handle, its deadline, and the thread that carries it out.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use crate::{Error, Result};
+
+/// What a snapshot is to hold beside the tables.
+#[derive(Debug, Clone, Default)]
+pub struct SnapshotOptions {
+    pub(crate) user_metadata: BTreeMap<String, Vec<u8>>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl SnapshotOptions {
+    /// No user metadata, and the backend's own timeout.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keeps `value` under `name` in the snapshot: a source position, say. A restore gives it back.
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.user_metadata.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives up when the snapshot is not complete `timeout` after it was begun. Defaults to the backend's
+    /// [`snapshot_timeout`](crate::StateBackendBuilder::snapshot_timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}
+
+/// What a completed snapshot cost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SnapshotReport {
+    /// The snapshot's number.
+    pub id: u64,
+    /// The synchronous part, in which the caller waited: flush and links.
+    pub sync: Duration,
+    /// The asynchronous part: uploads and commit.
+    pub async_: Duration,
+    /// Bytes sent: table files, tails, manifest and metadata.
+    pub uploaded_bytes: u64,
+    /// Table files sent.
+    pub uploaded_files: u64,
+    /// Bytes of table files sent, a part of `uploaded_bytes`.
+    pub uploaded_data_bytes: u64,
+    /// Bytes of table files that were in the store already.
+    pub reused_bytes: u64,
+    /// Table files that were in the store already.
+    pub reused_files: u64,
+}
+
+/// The moment by which a snapshot must be complete, and the wish to give it up.
+#[derive(Debug, Clone)]
+pub(crate) struct Deadline {
+    aborted: Arc<AtomicBool>,
+    end: Instant,
+    timeout: Duration,
+}
+
+impl Deadline {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Deadline {
+            aborted: Arc::default(),
+            end: Instant::now() + timeout,
+            timeout,
+        }
+    }
+
+    /// An error once the snapshot was aborted or its time is up. Asked between any two requests.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.aborted.load(Ordering::Relaxed) {
+            Err(Error::SnapshotAborted)
+        } else if Instant::now() >= self.end {
+            Err(Error::SnapshotTimedOut {
+                after: self.timeout,
+            })
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn abort(&self) {
+        self.aborted.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A snapshot whose synchronous part is over. Writes go on while it uploads.
+///
+/// Dropping the handle lets the snapshot go on by itself; its outcome is then only logged. Dropping the backend aborts it.
+#[must_use = "the snapshot is complete only once `wait` returned"]
+pub struct PendingSnapshot {
+    id: u64,
+    deadline: Deadline,
+    thread: Option<JoinHandle<Result<SnapshotReport>>>,
+}
+
+impl PendingSnapshot {
+    pub(crate) fn new(
+        id: u64,
+        deadline: Deadline,
+        thread: JoinHandle<Result<SnapshotReport>>,
+    ) -> Self {
+        PendingSnapshot {
+            id,
+            deadline,
+            thread: Some(thread),
+        }
+    }
+
+    /// The snapshot's number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// True once the snapshot completed or failed, so that [`wait`](Self::wait) would not block.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Blocks until the snapshot is complete: durable in the store, and what a restore finds as the newest.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotAborted`], [`Error::SnapshotTimedOut`], [`Error::SnapshotConflict`] where another writer of the
+    /// job took the number, or what the store or the disk answered. The earlier snapshots are whole in any case, and
+    /// the next snapshot reuses what was uploaded.
+    pub fn wait(mut self) -> Result<SnapshotReport> {
+        match self.thread.take() {
+            Some(thread) => thread.join().unwrap_or(Err(Error::Closed)),
+            None => Err(Error::Closed),
+        }
+    }
+
+    /// Asks for the snapshot to be given up; returns at once. A commit that is already under way may still succeed:
+    /// [`wait`](Self::wait) tells.
+    pub fn abort(&self) {
+        self.deadline.abort();
+    }
+}
+
+impl fmt::Debug for PendingSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingSnapshot")
+            .field("id", &self.id)
+            .field("finished", &self.is_finished())
+            .finish()
+    }
+}

@@ -1,0 +1,212 @@
+//! The asynchronous part of a snapshot, from the captured files to the commit.
+//!
+//! Order: table files, in parallel; then the tails of the new ones; then the manifest; then `_metadata`, by which the
+//! snapshot comes to exist. A crash or an error before the last step leaves orphans and no snapshot. After it, the
+//! catalog learns which local files the store holds, and older snapshots are deleted; neither can undo the commit, so an
+//! error there is logged and made good after the next snapshot or at the next restore.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use lazurite_env::remote::Key;
+use lazurite_tiering::{Checksum, RemoteFile};
+
+use super::{
+    capture::Capture,
+    commit::commit,
+    context::Context,
+    layout::token,
+    metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
+    pending::{Deadline, SnapshotOptions, SnapshotReport},
+    retention::retain,
+    tails,
+    upload::upload_all,
+};
+use crate::{Result, table::TableSchema};
+
+/// A captured snapshot that waits to be uploaded.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) id: u64,
+    pub(crate) capture: Capture,
+    pub(crate) tables: Vec<TableSchema>,
+    pub(crate) options: SnapshotOptions,
+    pub(crate) deadline: Deadline,
+    pub(crate) sync: Duration,
+}
+
+impl Job {
+    /// Uploads and commits. Removes the staged links whatever happens.
+    pub(crate) fn run(self, context: &Context) -> Result<SnapshotReport> {
+        let span = tracing::info_span!("snapshot", id = self.id);
+        let _entered = span.enter();
+        let result = self.upload_and_commit(context);
+        self.capture.discard(&context.union);
+        match &result {
+            Ok(report) => tracing::info!(
+                files = report.uploaded_files,
+                bytes = report.uploaded_bytes,
+                reused_files = report.reused_files,
+                "snapshot complete"
+            ),
+            Err(error) => tracing::warn!(%error, "snapshot failed; the earlier ones are whole"),
+        }
+        result
+    }
+
+    fn upload_and_commit(&self, context: &Context) -> Result<SnapshotReport> {
+        let begun = Instant::now();
+        let sent = upload_all(context, &self.capture.files, &self.deadline)?;
+        let tails_bytes = self.store_tails(context)?;
+        let manifest = self.store_manifest(context)?;
+        self.deadline.check()?;
+        let metadata = self.metadata(context, manifest)?;
+        let metadata_bytes = match commit(context, &metadata) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                context.history().attempted(self.id);
+                return Err(error);
+            }
+        };
+        let report = SnapshotReport {
+            id: self.id,
+            sync: self.sync,
+            async_: begun.elapsed(),
+            uploaded_bytes: sent.bytes + tails_bytes + metadata.manifest.len + metadata_bytes,
+            uploaded_files: sent.files,
+            uploaded_data_bytes: sent.bytes,
+            reused_bytes: metadata.data_bytes().saturating_sub(sent.bytes),
+            reused_files: metadata.files.len() as u64 - sent.files,
+        };
+        self.after_commit(context, metadata);
+        Ok(report)
+    }
+
+    fn store_tails(&self, context: &Context) -> Result<u64> {
+        let names: Vec<String> = self.capture.files.iter().map(|f| f.name.clone()).collect();
+        let Some(new) = tails::plan(&context.registry(), &names) else {
+            return Ok(0);
+        };
+        let key = context.layout.tails(&token());
+        let len = new.bytes.len() as u64;
+        self.put(context, key.clone(), new.bytes)?;
+        let tails = TailsRef {
+            key: key.to_string(),
+            len,
+            checksum: new.checksum,
+        };
+        context.registry().store_tails(key, tails, &new.files);
+        Ok(len)
+    }
+
+    fn store_manifest(&self, context: &Context) -> Result<ManifestRef> {
+        let small = &self.capture.small;
+        let bytes = Bytes::from(
+            small
+                .iter()
+                .flat_map(|(_, content)| content)
+                .copied()
+                .collect::<Vec<u8>>(),
+        );
+        let key = context.layout.manifest(self.id, &token());
+        let manifest = ManifestRef {
+            key: key.to_string(),
+            len: bytes.len() as u64,
+            checksum: Checksum::of(&bytes),
+            parts: small
+                .iter()
+                .map(|(name, content)| (name.clone(), content.len() as u64))
+                .collect(),
+        };
+        self.put(context, key, bytes)?;
+        Ok(manifest)
+    }
+
+    fn put(&self, context: &Context, key: Key, bytes: Bytes) -> Result<()> {
+        self.deadline.check()?;
+        let store = context.store.clone();
+        Ok(context
+            .runtime
+            .wait(async move { store.put(&key, bytes).await })?)
+    }
+
+    fn metadata(&self, context: &Context, manifest: ManifestRef) -> Result<SnapshotMetadata> {
+        let registry = context.registry();
+        let mut tails: Vec<TailsRef> = Vec::new();
+        let mut files = Vec::with_capacity(self.capture.files.len());
+        for captured in &self.capture.files {
+            let Some(stored) = registry.get(&captured.name) else {
+                // Every captured file was either in the registry or uploaded into it, and one snapshot runs at a time.
+                return Err(crate::Error::Closed);
+            };
+            let mut tail = None;
+            if let Some((key, offset)) = &stored.stored_tail {
+                let index = match tails.iter().position(|t| t.key == key.as_str()) {
+                    Some(index) => Some(index),
+                    None => registry.tails_object(key).map(|object| {
+                        tails.push(object.clone());
+                        tails.len() - 1
+                    }),
+                };
+                tail = index.map(|index| (index as u32, *offset));
+            }
+            files.push(SnapshotFile {
+                name: captured.name.clone(),
+                level: captured.level,
+                key: stored.key.to_string(),
+                len: stored.len,
+                checksum: stored.checksum,
+                tail_offset: stored.tail_offset,
+                tail,
+            });
+        }
+        let user = self.options.user_metadata.iter();
+        Ok(SnapshotMetadata {
+            job: context.layout.job().to_string(),
+            id: self.id,
+            writer: context.writer.clone(),
+            created_unix_ms: unix_ms(),
+            key_groups: context.key_groups,
+            key_group_range: context.range,
+            tables: self.tables.clone(),
+            user_metadata: user
+                .map(|(name, value)| (name.clone(), UserValue::new(value)))
+                .collect(),
+            manifest,
+            tails,
+            files,
+        })
+    }
+
+    fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) {
+        let uploaded: Result<Vec<(String, u8, RemoteFile)>> = metadata
+            .files
+            .iter()
+            .map(|file| {
+                let remote = RemoteFile {
+                    key: context.layout.own(&file.key)?,
+                    len: file.len,
+                    checksum: file.checksum,
+                };
+                Ok((file.name.clone(), file.level, remote))
+            })
+            .collect();
+        let recorded = uploaded.and_then(|files| Ok(context.union.record_uploaded(&files)?));
+        if let Err(error) = recorded {
+            tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
+        }
+        context.history().completed(Arc::new(metadata));
+        if let Err(error) = retain(context) {
+            tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+        }
+    }
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

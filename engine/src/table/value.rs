@@ -1,0 +1,190 @@
+//! Tables with one value per key.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    Table, TableContext, TableDescriptor, WriteBatch,
+    descriptor::ValueStateDescriptor,
+    iter::{Scan, ValueIter},
+};
+use crate::{codec::CodecHandle, error::Result, rocks::Column};
+
+pub(super) struct ValueTable<K: 'static, V: 'static> {
+    pub(super) table: Table<K>,
+    pub(super) value_codec: CodecHandle<V>,
+}
+
+/// One value per key, in one namespace of a table. Cheap to clone; every method may be called from any thread at once.
+///
+/// Reads may block on the disk, or on the network while the file that holds the key is remote. Writes go to memory, and
+/// wait only while RocksDB has too much to flush. Each operation on a key fails with
+/// [`Error::KeyGroupOutOfRange`](crate::Error::KeyGroupOutOfRange) where the backend does not own the key's group, with
+/// [`Error::Codec`](crate::Error::Codec) where the codec refuses, and with [`Error::Closed`](crate::Error::Closed) after the
+/// backend was closed.
+pub struct ValueState<K: 'static, V: 'static> {
+    table: Arc<ValueTable<K, V>>,
+    namespace: Arc<[u8]>,
+}
+
+impl<K, V> ValueState<K, V> {
+    /// The caller has checked the descriptor's schema against what is stored, and `column` is the table's.
+    pub(crate) fn new(
+        context: Arc<TableContext>,
+        column: Column,
+        descriptor: &ValueStateDescriptor<K, V>,
+    ) -> Self {
+        debug_assert_eq!(column.name(), descriptor.name());
+        let table = Table {
+            context,
+            column,
+            key_codec: descriptor.key_codec.clone(),
+        };
+        ValueState {
+            table: Arc::new(ValueTable {
+                table,
+                value_codec: descriptor.value_codec.clone(),
+            }),
+            namespace: Arc::default(),
+        }
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        self.table.table.name()
+    }
+
+    /// The same table in another namespace (a window, say): the same key has a value of its own there. Any bytes; the
+    /// namespace that a table starts with is the empty one.
+    pub fn in_namespace(&self, namespace: impl AsRef<[u8]>) -> Self {
+        ValueState {
+            table: self.table.clone(),
+            namespace: namespace.as_ref().into(),
+        }
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        let ValueTable { table, value_codec } = &*self.table;
+        table.with_prefix(key, &self.namespace, |key| match table.column.get(key)? {
+            Some(value) => table.decode("value", value_codec, &value).map(Some),
+            None => Ok(None),
+        })
+    }
+
+    /// The values of many keys, in their order, for about the price of one read where they are remote. A key may be there
+    /// twice. Each value is the newest at the time when it was read: with writers at work, not one point in time.
+    pub fn multi_get<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<Vec<Option<V>>> {
+        let ValueTable { table, value_codec } = &*self.table;
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for key in keys {
+            table.append_prefix(key, &self.namespace, &mut bytes)?;
+            ends.push(bytes.len());
+        }
+        let mut start = 0;
+        let keys: Vec<&[u8]> = ends
+            .into_iter()
+            .map(|end| {
+                let key = &bytes[start..end];
+                start = end;
+                key
+            })
+            .collect();
+        let values = table.column.multi_get(&keys)?;
+        values
+            .into_iter()
+            .map(|value| {
+                value
+                    .map(|value| table.decode("value", value_codec, &value))
+                    .transpose()
+            })
+            .collect()
+    }
+
+    /// True where `key` has a value. Costs a read.
+    pub fn contains(&self, key: &K) -> Result<bool> {
+        let table = &self.table.table;
+        table.with_prefix(key, &self.namespace, |key| {
+            Ok(table.column.get(key)?.is_some())
+        })
+    }
+
+    /// Sets the value of `key`. In memory on return; durable at the next complete snapshot, or, with the write-ahead log,
+    /// against a crash of the process at once.
+    pub fn put(&self, key: &K, value: &V) -> Result<()> {
+        let ValueTable { table, value_codec } = &*self.table;
+        table.with_prefix(key, &self.namespace, |key| {
+            table.with_encoded("value", value_codec, value, |value| {
+                table.column.put(key, value)
+            })
+        })
+    }
+
+    /// Removes the value of `key`; nothing where there is none. Reads nothing.
+    pub fn remove(&self, key: &K) -> Result<()> {
+        let table = &self.table.table;
+        table.with_prefix(key, &self.namespace, |key| table.column.delete(key))
+    }
+
+    /// Adds a [`put`](Self::put) to `batch`.
+    ///
+    /// # Errors
+    /// [`Error::ForeignBatch`](crate::Error::ForeignBatch) where another backend made the batch. After an error the batch is
+    /// as it was.
+    pub fn put_to(&self, batch: &mut WriteBatch, key: &K, value: &V) -> Result<()> {
+        let ValueTable { table, value_codec } = &*self.table;
+        table.check_batch(batch)?;
+        table.with_prefix(key, &self.namespace, |key| {
+            table.with_encoded("value", value_codec, value, |value| {
+                batch.put(&table.column, key, value);
+                Ok(())
+            })
+        })
+    }
+
+    /// Adds a [`remove`](Self::remove) to `batch`. Errors as [`put_to`](Self::put_to).
+    pub fn remove_to(&self, batch: &mut WriteBatch, key: &K) -> Result<()> {
+        let table = &self.table.table;
+        table.check_batch(batch)?;
+        table.with_prefix(key, &self.namespace, |key| {
+            batch.delete(&table.column, key);
+            Ok(())
+        })
+    }
+
+    /// The entries of this namespace in the key groups that the backend owns, as of now. Passes over those of other
+    /// namespaces one by one.
+    pub fn iter(&self) -> Result<ValueIter<K, V>> {
+        let scan = Scan::new(self.table.table.cursor()?, self.namespace.clone());
+        Ok(ValueIter {
+            scan,
+            table: self.table.clone(),
+        })
+    }
+
+    /// The entries of this namespace in one key group, as of now.
+    pub fn iter_key_group(&self, key_group: u16) -> Result<ValueIter<K, V>> {
+        let scan = Scan::new(
+            self.table.table.group_cursor(key_group)?,
+            self.namespace.clone(),
+        );
+        Ok(ValueIter {
+            scan,
+            table: self.table.clone(),
+        })
+    }
+}
+
+impl<K, V> Clone for ValueState<K, V> {
+    fn clone(&self) -> Self {
+        ValueState {
+            table: self.table.clone(),
+            namespace: self.namespace.clone(),
+        }
+    }
+}
+
+impl<K, V> fmt::Debug for ValueState<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ValueState({})", self.name())
+    }
+}
