@@ -1,0 +1,181 @@
+//! The command line of Lazurite: jobs that show the engine at work, a look at snapshots, and the cold-start bench.
+//!
+//! Standard output carries the result, standard error everything else. Exit codes: 0 all is well, 1 something is wrong
+//! (a run failed, `verify` found a bad file), 2 the arguments cannot be right.
+
+mod bench;
+mod demo;
+mod error;
+mod link;
+mod output;
+mod probe;
+mod progress;
+mod snapshots;
+mod wordcount;
+
+use std::{io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    error::{Error, Result},
+    output::Format,
+};
+
+/// Tiered state storage: state of any size that comes back in seconds, wherever it lands.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "LAZURITE_LOG sets what is logged to standard error, e.g. LAZURITE_LOG=lazurite=debug (default: warn)."
+)]
+struct Cli {
+    /// How the result is printed on standard output.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a job on keyed state.
+    #[command(subcommand)]
+    Run(Run),
+    /// Looks at the snapshots in a remote store.
+    #[command(subcommand)]
+    Snapshots(snapshots::Command),
+    /// Measures.
+    #[command(subcommand)]
+    Bench(bench::Command),
+    /// Counts words, dies, loses its disk and comes back, eager against lazy.
+    Demo(demo::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Run {
+    /// Counts the words in files and directory trees; a restart goes on from the newest complete snapshot.
+    Wordcount(wordcount::Args),
+}
+
+/// What happens to remote files after a restore.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Load {
+    /// Serve at once, download behind.
+    Lazy,
+    /// Download everything before the first read.
+    Eager,
+    /// Fetch only what is read.
+    OnDemand,
+}
+
+impl From<Load> for lazurite::LoadPolicy {
+    fn from(load: Load) -> Self {
+        match load {
+            Load::Lazy => lazurite::LoadPolicy::Lazy,
+            Load::Eager => lazurite::LoadPolicy::Eager,
+            Load::OnDemand => lazurite::LoadPolicy::OnDemand,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start_logging().and_then(|()| dispatch(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("lazurite: {}", e.chain());
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Run(Run::Wordcount(args)) => wordcount::run(&args, cli.format),
+        Command::Snapshots(command) => snapshots::run(&command, cli.format),
+        Command::Bench(command) => bench::run(&command, cli.format),
+        Command::Demo(args) => demo::run(&args, cli.format),
+    }
+}
+
+fn start_logging() -> Result<()> {
+    let directives = std::env::var("LAZURITE_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let filter = EnvFilter::try_new(&directives)
+        .map_err(|e| Error::Usage(format!("LAZURITE_LOG={directives}: {e}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.kind())
+    }
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_run_has_the_documented_defaults() {
+        let cli =
+            parse("lazurite run wordcount --dir d --remote file:///r a b --format json").unwrap();
+        assert_eq!(cli.format, Format::Json);
+        let Command::Run(Run::Wordcount(args)) = cli.command else {
+            panic!("another command");
+        };
+        assert_eq!((args.job.as_str(), args.key_groups), ("wordcount", 128));
+        assert_eq!((args.snapshot_every, args.max_records), (1_000_000, None));
+        assert_eq!(args.load, Load::Lazy);
+        assert_eq!(args.paths.len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_right_is_refused() {
+        let run = "lazurite run wordcount --dir d --remote file:///r";
+        assert_eq!(parse(run).unwrap_err(), ErrorKind::MissingRequiredArgument);
+        for wrong in [
+            "--key-groups 0",
+            "--key-groups 32769",
+            "--snapshot-every 0",
+            "--snapshot-every -1",
+        ] {
+            let kind = parse(&format!("{run} {wrong} text")).unwrap_err();
+            assert!(
+                matches!(
+                    kind,
+                    ErrorKind::ValueValidation | ErrorKind::UnknownArgument
+                ),
+                "{wrong}: {kind:?}"
+            );
+        }
+        assert_eq!(
+            parse(&format!("{run} --load later text")).unwrap_err(),
+            ErrorKind::InvalidValue
+        );
+    }
+
+    #[test]
+    fn the_other_commands_parse() {
+        for line in [
+            "lazurite snapshots list --remote s3://b/p",
+            "lazurite snapshots show --remote s3://b/p --job j 7",
+            "lazurite snapshots verify --remote s3://b/p",
+            "lazurite bench cold-start --files 2000 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000 --policy on-demand",
+            "lazurite --format json demo --dir d text",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! `lazurite run wordcount`: counts the words of files into keyed state that survives anything.
+//!
+//! Crash story: a run may die at any moment. The next one restores the newest complete snapshot, whose user metadata
+//! holds the position up to which its counts go, and reads on from there; what was counted after it is counted again.
+
+mod count;
+pub mod position;
+pub mod report;
+pub mod source;
+mod words;
+
+use std::{path::PathBuf, time::Instant};
+
+use lazurite::{LoadPolicy, RestoreReport, StateBackend, ValueState, ValueStateDescriptor};
+use lazurite_env::IoRuntime;
+
+use self::{
+    count::Counter,
+    position::Position,
+    report::{Restored, RunReport},
+    source::{Inputs, Source},
+};
+use crate::{
+    Load,
+    error::{Error, Result},
+    link,
+    output::{self, Format},
+    progress,
+};
+
+/// The state: how often each word was seen.
+pub type Counts = ValueState<String, u64>;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Local directory of the state; made where it is missing.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// Where snapshots go: file:///dir, s3://bucket/prefix?endpoint=…, hdfs://host:port/dir. For demos, a file URI takes
+    /// ?latency_ms=10&bandwidth_mbps=1000 and is then as slow as such a link.
+    #[arg(long, value_name = "URI")]
+    pub remote: String,
+    /// Name of the job in the remote store; one running process per job.
+    #[arg(long, default_value = "wordcount")]
+    pub job: String,
+    /// Key groups that the words are spread over; fixed by the job's first run.
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=32768))]
+    pub key_groups: u16,
+    /// Takes a snapshot after this many records (lines), and one at the end. While one is under way no other begins.
+    #[arg(long, value_name = "RECORDS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub snapshot_every: u64,
+    /// What happens to remote files after a restore.
+    #[arg(long, value_enum, default_value_t = Load::Lazy)]
+    pub load: Load,
+    /// Stops once this many records are counted, those before a restart included.
+    #[arg(long, value_name = "N")]
+    pub max_records: Option<u64>,
+    /// Writes word<TAB>count lines here, sorted by the bytes of the word.
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Files and directory trees to read. The same on every run of a job.
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+}
+
+/// Runs the job to its end.
+pub fn run(args: &Args, format: Format) -> Result<()> {
+    let inputs = Inputs::find(&args.paths)?;
+    let runtime = IoRuntime::new(2)?;
+    let store = link::open_store(&args.remote, &runtime)?;
+    let opening = Instant::now();
+    let backend = StateBackend::builder(&args.dir)
+        .remote_store(store)
+        .io_runtime(runtime)
+        .job(&args.job)
+        .key_groups(args.key_groups)
+        .load_policy(LoadPolicy::from(args.load))
+        .open()?;
+    let counts = counts(&backend)?;
+    let restored = match backend.restored() {
+        Some(report) => Some(resume(report, &inputs, &counts, opening)?),
+        None => None,
+    };
+    let position = match &restored {
+        Some((_, position)) => position.clone(),
+        None => Position::start(&inputs),
+    };
+
+    let bar = progress::bytes(inputs.bytes(), "counting", format);
+    let source = Source::at(inputs, position.file, position.offset)?;
+    let mut counter = Counter::new(&backend, &counts, source, position);
+    let ended = counter.run(
+        args.snapshot_every,
+        args.max_records.unwrap_or(u64::MAX),
+        &bar,
+    );
+    bar.finish_and_clear();
+    ended?;
+    let (position, snapshots) = counter.finish()?;
+    if let Some(path) = &args.output {
+        report::write_counts(&counts, &position, path)?;
+    }
+    let report = RunReport::new(
+        restored.map(|(r, _)| r),
+        &position,
+        &snapshots,
+        backend.tier(),
+    );
+    match format {
+        Format::Json => output::json(&report),
+        Format::Text => output::line(&report.text()),
+    }
+}
+
+/// The table of counts.
+pub fn counts(backend: &StateBackend) -> Result<Counts> {
+    Ok(backend.value_state(&ValueStateDescriptor::new("counts"))?)
+}
+
+/// Takes up the position of the snapshot and reads one word, which ends the wait that a restart costs.
+fn resume(
+    report: &RestoreReport,
+    inputs: &Inputs,
+    counts: &Counts,
+    opening: Instant,
+) -> Result<(Restored, Position)> {
+    let opened = opening.elapsed();
+    let id = report.snapshot_id;
+    let position = Position::decode(
+        report.user_metadata.get(position::NAME).map(Vec::as_slice),
+        id,
+    )?;
+    position.check_inputs(inputs, id)?;
+    if let Some(word) = &position.sample
+        && counts.get(word)?.is_none()
+    {
+        return Err(Error::Wrong(format!(
+            "snapshot {id} lacks the word {word:?}, which was counted before it"
+        )));
+    }
+    let restored = Restored {
+        id,
+        open: opened,
+        first_read: opening.elapsed(),
+    };
+    Ok((restored, position))
+}
