@@ -19,7 +19,7 @@ use crate::{
     builder::{Durability, StateBackendBuilder},
     directory::Directory,
     key_groups::KeyGroupRange,
-    open::{prepare, with_elapsed},
+    open::{Prepared, prepare, with_elapsed},
     rocks::{Column, Db, DbConfig},
     snapshot::{
         Capture, Deadline, Job, PendingSnapshot, SnapshotOptions,
@@ -32,6 +32,10 @@ use crate::{
         ValueStateDescriptor, WriteBatch,
     },
 };
+
+/// How long after an open the link belongs to the first reads alone: a few round trips. The download, which takes seconds
+/// at least, begins then.
+const FIRST_READS: Duration = Duration::from_millis(100);
 
 /// Keyed state on the local disk and in a remote store.
 ///
@@ -73,7 +77,7 @@ impl StateBackend {
             None => KeyGroupRange::all(options.key_groups)?,
         };
         let prepared = prepare(&options, range)?;
-        let union = prepared.union;
+        let union = prepared.union.clone();
         if options.load_policy == LoadPolicy::Eager && union.remote_files() > 0 {
             union.download().start()?;
             union.download().wait_until_local()?;
@@ -85,12 +89,12 @@ impl StateBackend {
             env: rocks_env.env().clone(),
             options: options.rocksdb.clone(),
             wal: options.durability == Durability::Wal,
-            columns: columns(&rocks_env, &union, &prepared.tables)?,
+            columns: columns(&rocks_env, &union, &prepared)?,
             create_if_missing: true,
             remote_files: Arc::new(move || counted.remote_files()),
         })?;
         if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
-            union.download().start()?;
+            union.download().start_after(FIRST_READS)?;
         }
         let settings = Settings {
             staging: prepared.directory.staging(),
@@ -154,12 +158,15 @@ impl StateBackend {
     /// is durable once [`PendingSnapshot::wait`] returned.
     ///
     /// # Errors
-    /// [`Error::SnapshotInProgress`] where the one before has not ended; what the disk or RocksDB answered.
+    /// [`Error::SnapshotInProgress`] where the one before has not ended; [`Error::SnapshotConflict`] once another writer was
+    /// found to have taken over the job: open a backend anew to go on from what that one wrote; what the disk or RocksDB
+    /// answered.
     pub fn snapshot(&self, options: SnapshotOptions) -> Result<PendingSnapshot> {
         let mut running = lock(&self.running);
         if running.as_ref().is_some_and(Running::goes_on) {
             return Err(Error::SnapshotInProgress);
         }
+        self.snapshots.history().check_alone()?;
         let begun = Instant::now();
         let deadline = Deadline::new(options.timeout.unwrap_or(self.timeout));
         let id = self.snapshots.history().next_id();
@@ -290,10 +297,15 @@ impl StateBackend {
     }
 }
 
-/// The columns to open: those of the tables, and any that the database has beside them.
-fn columns(env: &RocksEnv, union: &UnionEnv, tables: &[TableSchema]) -> Result<Vec<String>> {
-    let mut columns: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
-    if crate::restore::has_database(union)? {
+/// The columns to open: those of the tables. A kept directory may have more, created by a process that died, so its
+/// MANIFEST is asked; after a restore the metadata knows them all, since a table is recorded before its column is created.
+fn columns(env: &RocksEnv, union: &UnionEnv, prepared: &Prepared) -> Result<Vec<String>> {
+    let mut columns: Vec<String> = prepared
+        .tables
+        .iter()
+        .map(|table| table.name.clone())
+        .collect();
+    if prepared.kept {
         columns.extend(Db::stored_columns(env.env(), union.db_dir())?);
     }
     columns.sort_unstable();

@@ -1,7 +1,8 @@
 //! The local directory of a backend: whose it is, who has it open, and which tables it holds.
 //!
 //! ```text
-//! <dir>/LAZURITE   identity: the job, a random token, the snapshot that the state goes back to
+//! <dir>/LAZURITE   identity: the job, a random token, the snapshot that the state goes back to, the key
+//!                  groups
 //! <dir>/LOCK       held while a backend is open
 //! <dir>/TABLES     the tables' schemas, written before a table's column family is created
 //! <dir>/CATALOG, db/, download/, tails/   see lazurite-tiering
@@ -20,7 +21,9 @@ use lazurite_env::{Env, EnvExt, FileLock};
 use lazurite_tiering::framed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result, snapshot::layout::token, table::TableSchema};
+use crate::{
+    Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::TableSchema,
+};
 
 const IDENTITY: &str = "LAZURITE";
 const LOCK: &str = "LOCK";
@@ -46,6 +49,8 @@ struct Identity {
     token: String,
     /// The snapshot that this directory was last restored from; 0 where it began empty.
     restored: u64,
+    /// What the state in it was written with; `None` before there is any.
+    key_groups: Option<(u16, KeyGroupRange)>,
 }
 
 impl Directory {
@@ -90,6 +95,7 @@ impl Directory {
                 job: job.to_owned(),
                 token: token(),
                 restored: 0,
+                key_groups: None,
             };
             write(&*env, &identity_path, "lazurite-directory", &identity)?;
             identity
@@ -119,9 +125,32 @@ impl Directory {
         self.path.join("staging")
     }
 
-    /// Notes from which snapshot, and with which tables, the directory is about to be restored.
-    pub(crate) fn set_restored(&mut self, id: u64, tables: &[TableSchema]) -> Result<()> {
+    /// Refuses to go on with state that was written with other key groups: each key would be looked for elsewhere.
+    pub(crate) fn check_key_groups(&self, number: u16, range: KeyGroupRange) -> Result<()> {
+        match self.identity.key_groups {
+            Some((stored, stored_range)) if (stored, stored_range) != (number, range) => {
+                Err(Error::LocalDirectory {
+                    path: self.path.clone(),
+                    reason: format!(
+                        "it was written with key groups {stored_range} of {stored}, not with {range} of {number}; ask for \
+                         those, or give another directory"
+                    ),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes from which snapshot, with which key groups (their number, and which of them) and which tables, the directory
+    /// is about to be restored.
+    pub(crate) fn set_restored(
+        &mut self,
+        id: u64,
+        key_groups: (u16, KeyGroupRange),
+        tables: &[TableSchema],
+    ) -> Result<()> {
         self.identity.restored = id;
+        self.identity.key_groups = Some(key_groups);
         write(
             &*self.env,
             &self.path.join(IDENTITY),

@@ -169,9 +169,10 @@ pub enum Error {
         after: Duration,
     },
 
-    /// Another writer of the same job took the snapshot's id first.
+    /// Another writer of the same job took the snapshot's id first, or a later one. This backend takes no more snapshots.
     #[error(
-        "another writer has already written snapshot {id} of this job; make sure that one backend runs per job"
+        "another writer has already written snapshot {id} of this job, or a later one; make sure that one backend runs per \
+         job, and open it again"
     )]
     SnapshotConflict {
         /// The id that both wanted.

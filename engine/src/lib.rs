@@ -1,5 +1,21 @@
 //! Keyed state that is back in seconds: key-grouped tables on RocksDB, incremental snapshots in a remote store, and
 //! lazy restore that reads remote files in place while they download behind it.
+//!
+//! Open a [`StateBackend`] with its [builder](StateBackend::builder), ask it for tables by their descriptors, take
+//! [snapshots](StateBackend::snapshot). The next open, on any machine, finds the newest one.
+//!
+//! ```
+//! use lazurite::{SnapshotOptions, StateBackend, ValueStateDescriptor};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let backend = StateBackend::builder(dir.path()).remote("memory://").open()?;
+//! let counts = backend.value_state(&ValueStateDescriptor::<String, u64>::new("counts"))?;
+//! counts.put(&"lazy".into(), &1)?;
+//! let report = backend.snapshot(SnapshotOptions::new())?.wait()?;
+//! assert_eq!((report.id, report.uploaded_files), (1, 1));
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod builder;
@@ -29,3 +45,8 @@ pub use table::{
     MapEntries, MapIter, MapState, MapStateDescriptor, TableDescriptor, TableKind, TableSchema,
     ValueIter, ValueState, ValueStateDescriptor, WriteBatch,
 };
+
+/// The code in README.md, run as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -40,6 +40,8 @@ pub(crate) struct Prepared {
     pub(crate) known: Known,
     pub(crate) tables: Vec<TableSchema>,
     pub(crate) report: Option<RestoreReport>,
+    /// The directory's own database goes on.
+    pub(crate) kept: bool,
 }
 
 /// Makes the local directory what `options` ask for. No table file is read.
@@ -49,8 +51,8 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         None => IoRuntime::new(2)?,
     };
     let env = options.local_env();
-    let mut directory = Directory::open(env.clone(), &options.dir, &options.job)?;
     let store = options.open_store(&runtime)?;
+    let mut directory = Directory::open(env.clone(), &options.dir, &options.job)?;
     let layout = JobLayout::new(&options.job)?;
     let ids = list_ids(&store, &runtime, &layout)?;
     let union = open_union(options, env, &store, &runtime)?;
@@ -80,23 +82,25 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     };
     let mut report = None;
     let tables = if keep {
+        directory.check_key_groups(options.key_groups, range)?;
         if let Some(metadata) = &chosen {
             refuse_stale(options, &directory, metadata)?;
             known.registry = kept_registry(&layout, &union, metadata)?;
         }
         directory.tables()?
     } else if let Some(metadata) = chosen {
+        let plan = restore::plan(&store, &runtime, &layout, &metadata)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
-        directory.set_restored(metadata.id, &metadata.tables)?;
-        let (registry, restored) = restore::restore(&store, &runtime, &layout, &union, &metadata)?;
+        directory.set_restored(metadata.id, (options.key_groups, range), &metadata.tables)?;
+        let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
         report = Some(restored);
         known.history.completed(Arc::new(metadata.clone()));
         metadata.tables
     } else {
         restore::wipe(&union)?;
-        directory.set_restored(0, &[])?;
+        directory.set_restored(0, (options.key_groups, range), &[])?;
         Vec::new()
     };
     check_declared(options, &tables)?;
@@ -109,6 +113,7 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         known,
         tables,
         report,
+        kept: keep,
     })
 }
 

@@ -52,6 +52,9 @@ pub struct RocksDbOptions {
     /// Threads that flush and compact. Default 4 (Flink and RocksDB: 2): flushes stand in the synchronous part of a snapshot.
     /// 1 to 1024.
     pub background_jobs: usize,
+    /// Compacts by itself, as the shape of the tree asks for it. Default `true`. Without, files pile up and reads slow down until
+    /// [`StateBackend::compact`](crate::StateBackend::compact) is called: for bulk loads and measurements.
+    pub auto_compactions: bool,
     /// Threads that read remote blocks for a `multi_get`, started when first needed. A cold batch of n keys takes about
     /// n / `cold_read_threads` round trips. Default 64. 1 to 1024.
     pub cold_read_threads: usize,
@@ -71,6 +74,7 @@ impl Default for RocksDbOptions {
             compression: Compression::Lz4,
             bottommost_compression: None,
             background_jobs: 4,
+            auto_compactions: true,
             cold_read_threads: 64,
         }
     }

@@ -1,7 +1,7 @@
 //! Restore: from a snapshot's `_metadata` to a local directory that RocksDB opens without reading any table file.
 //!
 //! 1. Fetch, all at once: the manifest object, the tails objects, and a listing that shows every table file to be
-//!    there at its full length. Verify what came.
+//!    there at its full length. Verify what came. Nothing local has changed until all of it is right.
 //! 2. Delete `CURRENT`, so that nothing opens a half-restored directory.
 //! 3. Let the union env keep the local table files that the snapshot names by content, delete the others, and catalog
 //!    the rest as remote.
@@ -12,15 +12,13 @@
 mod fetch;
 mod local;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use lazurite_env::{IoRuntime, remote::RemoteStore};
 use lazurite_tiering::{CatalogEntry, RemoteFile, TailSpec, UnionEnv};
 
+use local::SmallFiles;
 pub(crate) use local::{clear_current, has_database, wipe};
 
 use crate::{
@@ -48,20 +46,26 @@ pub struct RestoreReport {
     pub elapsed: Duration,
 }
 
-/// Brings the local directory of `union` to the state of `metadata`. Blocks for one round of requests and some small
-/// local writes, however many and large the table files are.
-pub(crate) fn restore(
-    store: &std::sync::Arc<dyn RemoteStore>,
+/// A restore of which everything is fetched and checked, and nothing done.
+pub(crate) struct Plan<'a> {
+    metadata: &'a SnapshotMetadata,
+    small: SmallFiles<'a>,
+    entries: Vec<CatalogEntry>,
+    tails: Bytes,
+    registry: Registry,
+    report: RestoreReport,
+}
+
+/// Fetches and checks what a restore of `metadata` needs. Blocks for one round of requests, however many and large the
+/// table files are. Changes nothing, so that a damaged snapshot costs nobody a local database that is whole.
+pub(crate) fn plan<'a>(
+    store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    union: &UnionEnv,
-    metadata: &SnapshotMetadata,
-) -> Result<(Registry, RestoreReport)> {
-    let begun = Instant::now();
-    let span = tracing::info_span!("restore", id = metadata.id, files = metadata.files.len());
-    let _entered = span.enter();
+    metadata: &'a SnapshotMetadata,
+) -> Result<Plan<'a>> {
     let fetched = fetch::fetch(store, runtime, layout, metadata)?;
-    let small = local::SmallFiles::new(metadata, &fetched.manifest)?;
+    let small = SmallFiles::new(metadata, &fetched.manifest)?;
     let (entries, tails) = catalog(layout, metadata, &fetched.tails)?;
     let tail_of: BTreeMap<String, Bytes> = entries
         .iter()
@@ -72,9 +76,6 @@ pub(crate) fn restore(
             Some((entry.name.clone(), tails.slice(begin..begin + len)))
         })
         .collect();
-    local::clear_current(union)?;
-    let reuse = union.restore(entries, tails, &format!("chk-{}.tails", metadata.id))?;
-    small.write(union)?;
     let registry = Registry::from_metadata(
         metadata,
         |key| layout.own(key),
@@ -85,12 +86,37 @@ pub(crate) fn restore(
         user_metadata: user_metadata(metadata)?,
         files: metadata.files.len() as u64,
         bytes: metadata.data_bytes(),
-        reused_files: reuse.files,
-        reused_bytes: reuse.bytes,
-        elapsed: begun.elapsed(),
+        reused_files: 0,
+        reused_bytes: 0,
+        elapsed: Duration::ZERO,
     };
-    tracing::info!(reused_files = reuse.files, "restored");
-    Ok((registry, report))
+    Ok(Plan {
+        metadata,
+        small,
+        entries,
+        tails,
+        registry,
+        report,
+    })
+}
+
+impl Plan<'_> {
+    /// Brings the local directory of `union`, whose `CURRENT` is gone, to the state of the snapshot. Blocks for some small
+    /// local writes.
+    pub(crate) fn apply(self, union: &UnionEnv) -> Result<(Registry, RestoreReport)> {
+        let (id, files) = (self.metadata.id, self.metadata.files.len());
+        let span = tracing::info_span!("restore", id, files);
+        let _entered = span.enter();
+        let reuse = union.restore(self.entries, self.tails, &format!("chk-{id}.tails"))?;
+        self.small.write(union)?;
+        tracing::info!(reused_files = reuse.files, "restored");
+        let report = RestoreReport {
+            reused_files: reuse.files,
+            reused_bytes: reuse.bytes,
+            ..self.report
+        };
+        Ok((self.registry, report))
+    }
 }
 
 /// The user's metadata as bytes.

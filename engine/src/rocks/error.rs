@@ -7,6 +7,10 @@ use lazurite_env::ErrorKind;
 
 use crate::error::Error;
 
+/// What RocksDB concludes when the first opening of CURRENT fails and the next one does not. Nothing here asks for direct
+/// I/O, so its conclusion is never right.
+const FIRST_LOOK_FAILED: &str = "Direct I/O is not supported by the specified DB";
+
 /// Maps a failure of `operation` on `target` (a column's name or the database's path).
 pub(super) fn map(operation: &'static str, target: &str, error: rocksdb::Error) -> Error {
     from_message(operation, target, error.into_string())
@@ -17,6 +21,10 @@ pub(super) fn from_message(operation: &'static str, target: &str, message: Strin
     let cause = lazurite_env_rocksdb::cause(&message);
     let (kind, message) = match &cause {
         Some(cause) => (cause.kind(), cause.to_string()),
+        None if message.contains(FIRST_LOOK_FAILED) => (
+            ErrorKind::Unavailable,
+            "the file CURRENT could not be opened, and could a moment later".to_string(),
+        ),
         None => (kind_of(&message), without_token(message)),
     };
     Error::RocksDb {
@@ -89,6 +97,10 @@ mod tests {
             ErrorKind::NoSpace
         );
         assert_eq!(kind("Resource busy: "), ErrorKind::Unavailable);
+        assert_eq!(
+            kind("Invalid argument: Direct I/O is not supported by the specified DB."),
+            ErrorKind::Unavailable
+        );
         assert_eq!(kind("IO error: something else"), ErrorKind::Io);
         assert_eq!(kind("no code at all"), ErrorKind::Io);
     }

@@ -36,6 +36,7 @@ pub(super) fn rocksdb_options(
     // Without a WAL, tables must be flushed together, or a crash would leave them at different points in time.
     o.set_atomic_flush(!wal);
     o.set_max_background_jobs(count(options.background_jobs));
+    o.set_disable_auto_compactions(!options.auto_compactions);
     // Every snapshot carries the MANIFEST: rewrite it once it outgrows its content, not at RocksDB's 1 GiB.
     o.set_max_manifest_file_size(1 << 20);
     o.set_log_level(LogLevel::Info);

@@ -7,22 +7,41 @@
 use bytes::Bytes;
 use lazurite_env::ErrorKind;
 
-use super::{context::Context, metadata::SnapshotMetadata};
+use super::{context::Context, metadata::SnapshotMetadata, pending::Deadline};
 use crate::{Error, Result};
 
 /// Commits. `SnapshotConflict` where another writer has this id; any other error leaves it open whether the snapshot
-/// exists only where the error is temporary, and says so.
-pub(crate) fn commit(context: &Context, metadata: &SnapshotMetadata) -> Result<u64> {
+/// exists only where the error is temporary, and says so. An abort does not stop it: it would leave that open.
+pub(crate) fn commit(
+    context: &Context,
+    metadata: &SnapshotMetadata,
+    deadline: &Deadline,
+) -> Result<u64> {
+    deadline.check()?;
     let bytes = Bytes::from(metadata.encode()?);
     let len = bytes.len() as u64;
     let key = context.layout.metadata(metadata.id);
     let (store, put_key, put_bytes) = (context.store.clone(), key.clone(), bytes.clone());
-    let put = context
+    let until = deadline.clone();
+    let put = context.runtime.wait(async move {
+        Ok(until
+            .in_time(store.put_if_absent(&put_key, put_bytes))
+            .await)
+    })?;
+    let error = match put {
+        Ok(()) => return Ok(len),
+        Err(Error::Env(error)) => error,
+        Err(timed_out) => return Err(timed_out),
+    };
+    let (store, until) = (context.store.clone(), deadline.clone());
+    let read = context
         .runtime
-        .wait(async move { store.put_if_absent(&put_key, put_bytes).await });
-    let Err(error) = put else { return Ok(len) };
-    let store = context.store.clone();
-    match context.runtime.wait(async move { store.get(&key).await }) {
+        .wait(async move { Ok(until.in_time(store.get(&key)).await) })?;
+    let read = match read {
+        Err(Error::Env(read)) => Err(read),
+        other => Ok(other?),
+    };
+    match read {
         Ok(found) if found == bytes => Ok(len),
         Ok(_) => Err(Error::SnapshotConflict { id: metadata.id }),
         Err(read) if read.is_not_found() => Err(error.into()),

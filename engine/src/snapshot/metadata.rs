@@ -9,12 +9,16 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use lazurite_env::remote::Key;
+use lazurite_env::{ErrorKind, remote::Key};
 use lazurite_tiering::{Checksum, framed};
 use serde::{Deserialize, Serialize};
 
 use super::layout::JobLayout;
-use crate::{Error, Result, key_groups::KeyGroupRange, table::TableSchema};
+use crate::{
+    Error, Result,
+    key_groups::KeyGroupRange,
+    table::{TableSchema, check_table_name},
+};
 
 /// The format's name in the header line.
 const FORMAT: &str = "lazurite-snapshot";
@@ -177,63 +181,79 @@ impl SnapshotMetadata {
     /// Reads and checks the `_metadata` of snapshot `id`.
     pub(crate) fn decode(layout: &JobLayout, id: u64, bytes: &[u8]) -> Result<Self> {
         let path = layout.metadata(id);
-        let (_, body) = framed::decode(FORMAT, VERSION, path.as_str(), bytes)?;
-        let metadata: SnapshotMetadata =
-            serde_json::from_slice(body).map_err(|e| Error::SnapshotCorrupt {
-                path: path.to_string(),
-                reason: format!("the checksum is right but the content is not: {e}"),
-            })?;
-        metadata.check(layout, id)?;
+        let corrupt = |reason: String| Error::SnapshotCorrupt {
+            path: path.to_string(),
+            reason,
+        };
+        let (_, body) = framed::decode(FORMAT, VERSION, path.as_str(), bytes).map_err(|error| {
+            match error.kind() {
+                ErrorKind::Corruption => corrupt(error.message().to_owned()),
+                _ => error.into(),
+            }
+        })?;
+        let metadata: SnapshotMetadata = serde_json::from_slice(body)
+            .map_err(|e| corrupt(format!("the checksum is right but the content is not: {e}")))?;
+        metadata.check(layout, id).map_err(corrupt)?;
         Ok(metadata)
     }
 
-    fn check(&self, layout: &JobLayout, id: u64) -> Result<()> {
+    /// What is wrong with it, if anything: nothing in it is trusted before.
+    fn check(&self, layout: &JobLayout, id: u64) -> Result<(), String> {
         if self.job != layout.job().as_str() || self.id != id {
-            return Err(self.corrupt(format!(
+            return Err(format!(
                 "it says that it is snapshot {} of job {}",
                 self.id, self.job
-            )));
+            ));
         }
+        let own = |key: &str| match layout.own(key) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
         let mut seen = HashSet::new();
         for file in &self.files {
-            layout.own(&file.key)?;
+            own(&file.key)?;
             if !is_table_file_name(&file.name) {
-                return Err(
-                    self.corrupt(format!("{:?} is not the name of a table file", file.name))
-                );
+                return Err(format!("{:?} is not the name of a table file", file.name));
             }
             if !seen.insert(file.name.as_str()) {
-                return Err(self.corrupt(format!("{} stands in it twice", file.name)));
+                return Err(format!("{} stands in it twice", file.name));
             }
-            let held = match file.tail {
-                None => file.tail_offset <= file.len,
-                Some((object, offset)) => {
-                    file.tail_offset <= file.len
-                        && self.tails.get(object as usize).is_some_and(|t| {
-                            offset
-                                .checked_add(file.tail_len())
-                                .is_some_and(|end| end <= t.len)
-                        })
-                }
-            };
-            if !held {
-                return Err(
-                    self.corrupt(format!("the tail of {} lies outside its object", file.name))
-                );
+            if !self.holds_tail(file) {
+                return Err(format!("the tail of {} lies outside its object", file.name));
             }
         }
         for tails in &self.tails {
-            layout.own(&tails.key)?;
+            own(&tails.key)?;
         }
-        layout.own(&self.manifest.key)?;
+        own(&self.manifest.key)?;
         let parts = self.manifest.parts.iter();
         let sum = parts
             .clone()
             .try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
         if sum != Some(self.manifest.len) || parts.clone().any(|(name, _)| !is_plain_name(name)) {
-            return Err(self.corrupt("the parts of its manifest object do not add up".into()));
+            return Err("the parts of its manifest object do not add up".into());
         }
-        Ok(())
+        let mut tables = HashSet::new();
+        for table in &self.tables {
+            check_table_name(&table.name).map_err(|error| error.to_string())?;
+            if !tables.insert(table.name.as_str()) {
+                return Err(format!("table {} stands in it twice", table.name));
+            }
+        }
+        let mut user = self.user_metadata.iter();
+        match user.find(|(_, value)| value.bytes().is_none()) {
+            Some((name, _)) => Err(format!("the user metadata {name:?} is not hexadecimal")),
+            None => Ok(()),
+        }
+    }
+
+    fn holds_tail(&self, file: &SnapshotFile) -> bool {
+        file.tail_offset <= file.len
+            && file.tail.is_none_or(|(object, offset)| {
+                let end = offset.checked_add(file.tail_len());
+                let tails = self.tails.get(object as usize);
+                tails.is_some_and(|tails| end.is_some_and(|end| end <= tails.len))
+            })
     }
 
     fn corrupt(&self, reason: String) -> Error {

@@ -3,15 +3,18 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
+use lazurite_env::IoRuntime;
+use tokio::sync::watch;
+
 use crate::{Error, Result};
+
+/// Longer than any snapshot takes, and short enough to be added to any clock: ten years.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What a snapshot is to hold beside the tables.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +68,7 @@ pub struct SnapshotReport {
 /// The moment by which a snapshot must be complete, and the wish to give it up.
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
-    aborted: Arc<AtomicBool>,
+    aborted: Arc<watch::Sender<bool>>,
     end: Instant,
     timeout: Duration,
 }
@@ -73,27 +76,66 @@ pub(crate) struct Deadline {
 impl Deadline {
     pub(crate) fn new(timeout: Duration) -> Self {
         Deadline {
-            aborted: Arc::default(),
-            end: Instant::now() + timeout,
+            aborted: Arc::new(watch::Sender::new(false)),
+            end: Instant::now() + timeout.min(FOREVER),
             timeout,
         }
     }
 
-    /// An error once the snapshot was aborted or its time is up. Asked between any two requests.
+    /// An error once the snapshot was aborted or its time is up.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.aborted.load(Ordering::Relaxed) {
+        if *self.aborted.borrow() {
             Err(Error::SnapshotAborted)
         } else if Instant::now() >= self.end {
-            Err(Error::SnapshotTimedOut {
-                after: self.timeout,
-            })
+            Err(self.timed_out())
         } else {
             Ok(())
         }
     }
 
+    /// The outcome of `request`, given up at once where the snapshot is: a store may hang.
+    pub(crate) async fn within<T>(
+        &self,
+        request: impl Future<Output = lazurite_env::Result<T>>,
+    ) -> Result<T> {
+        self.check()?;
+        let mut aborted = self.aborted.subscribe();
+        tokio::select! {
+            // The sender is `self`'s, so this ends only by an abort.
+            _ = aborted.wait_for(|aborted| *aborted) => Err(Error::SnapshotAborted),
+            result = self.in_time(request) => result,
+        }
+    }
+
+    /// As [`within`](Self::within), but an abort does not stop it.
+    pub(crate) async fn in_time<T>(
+        &self,
+        request: impl Future<Output = lazurite_env::Result<T>>,
+    ) -> Result<T> {
+        match tokio::time::timeout_at(self.end.into(), request).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(self.timed_out()),
+        }
+    }
+
+    /// Blocks for [`within`](Self::within).
+    pub(crate) fn wait<T: Send + 'static>(
+        &self,
+        runtime: &IoRuntime,
+        request: impl Future<Output = lazurite_env::Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let deadline = self.clone();
+        runtime.wait(async move { Ok(deadline.within(request).await) })?
+    }
+
     pub(crate) fn abort(&self) {
-        self.aborted.store(true, Ordering::Relaxed);
+        self.aborted.send_replace(true);
+    }
+
+    fn timed_out(&self) -> Error {
+        Error::SnapshotTimedOut {
+            after: self.timeout,
+        }
     }
 }
 

@@ -90,6 +90,7 @@ impl Registry {
             }
         }
         self.tails.insert(key, tails);
+        self.drop_unused_tails();
     }
 
     /// Forgets every file that is not in `live`; RocksDB will never use those names again.
@@ -102,6 +103,11 @@ impl Registry {
             }
             keep
         });
+        self.drop_unused_tails();
+    }
+
+    fn drop_unused_tails(&mut self) {
+        let dropped = &mut self.dropped;
         let used: HashSet<&Key> = self
             .files
             .values()

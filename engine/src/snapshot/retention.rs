@@ -20,7 +20,7 @@ use super::{
     metadata::SnapshotMetadata,
     store::{is_missing, load},
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// Deletions under way at once.
 const PARALLEL_DELETES: usize = 32;
@@ -31,6 +31,8 @@ pub(crate) struct History {
     known: BTreeMap<u64, Option<Arc<SnapshotMetadata>>>,
     /// Objects to delete as soon as nothing in this process needs them.
     spared: HashSet<Key>,
+    /// The snapshot at which another writer was found to have taken over.
+    overtaken: Option<u64>,
 }
 
 impl History {
@@ -38,6 +40,7 @@ impl History {
         History {
             known: ids.into_iter().map(|id| (id, None)).collect(),
             spared: HashSet::new(),
+            overtaken: None,
         }
     }
 
@@ -49,6 +52,20 @@ impl History {
     /// Notes that `id` may be in the store, though its commit was not confirmed.
     pub(crate) fn attempted(&mut self, id: u64) {
         self.known.entry(id).or_insert(None);
+    }
+
+    /// Notes that another writer has taken over. From then on nothing is written or deleted: what this process knows of
+    /// the store is no longer so, and the other relies on what it would delete.
+    pub(crate) fn overtaken(&mut self, id: u64) {
+        self.overtaken.get_or_insert(id);
+    }
+
+    /// `SnapshotConflict` where another writer has taken over.
+    pub(crate) fn check_alone(&self) -> Result<()> {
+        match self.overtaken {
+            Some(id) => Err(Error::SnapshotConflict { id }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn completed(&mut self, metadata: Arc<SnapshotMetadata>) {

@@ -1,7 +1,7 @@
 //! The asynchronous part of a snapshot, from the captured files to the commit.
 //!
-//! Order: table files, in parallel; then the tails of the new ones; then the manifest; then `_metadata`, by which the
-//! snapshot comes to exist. A crash or an error before the last step leaves orphans and no snapshot. After it, the
+//! Order: table files, in parallel; then the tails of the new ones; then the manifest; then a look whether another writer
+//! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves orphans and no snapshot. After it, the
 //! catalog learns which local files the store holds, and older snapshots are deleted; neither can undo the commit, so an
 //! error there is logged and made good after the next snapshot or at the next restore.
 
@@ -22,10 +22,11 @@ use super::{
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
+    store::listed_ids,
     tails,
     upload::upload_all,
 };
-use crate::{Result, table::TableSchema};
+use crate::{Error, Result, table::TableSchema};
 
 /// A captured snapshot that waits to be uploaded.
 #[derive(Debug)]
@@ -62,12 +63,16 @@ impl Job {
         let sent = upload_all(context, &self.capture.files, &self.deadline)?;
         let tails_bytes = self.store_tails(context)?;
         let manifest = self.store_manifest(context)?;
-        self.deadline.check()?;
         let metadata = self.metadata(context, manifest)?;
-        let metadata_bytes = match commit(context, &metadata) {
+        self.refuse_overtaken(context)?;
+        let metadata_bytes = match commit(context, &metadata, &self.deadline) {
             Ok(bytes) => bytes,
             Err(error) => {
-                context.history().attempted(self.id);
+                let mut history = context.history();
+                history.attempted(self.id);
+                if matches!(error, Error::SnapshotConflict { .. }) {
+                    history.overtaken(self.id);
+                }
                 return Err(error);
             }
         };
@@ -83,6 +88,22 @@ impl Job {
         };
         self.after_commit(context, metadata);
         Ok(report)
+    }
+
+    /// Refuses where the job has a later snapshot, begun or complete: another writer has taken over. Its own number may be
+    /// free again by then, and what the registry says is in the store may be deleted; so neither tells.
+    fn refuse_overtaken(&self, context: &Context) -> Result<()> {
+        let (store, job) = (context.store.clone(), context.layout.job().clone());
+        let listed =
+            self.deadline.wait(
+                &context.runtime,
+                async move { store.list(Some(&job)).await },
+            )?;
+        if listed_ids(&listed).any(|id| id > self.id) {
+            context.history().overtaken(self.id);
+            return Err(Error::SnapshotConflict { id: self.id });
+        }
+        Ok(())
     }
 
     fn store_tails(&self, context: &Context) -> Result<u64> {
@@ -126,11 +147,11 @@ impl Job {
     }
 
     fn put(&self, context: &Context, key: Key, bytes: Bytes) -> Result<()> {
-        self.deadline.check()?;
         let store = context.store.clone();
-        Ok(context
-            .runtime
-            .wait(async move { store.put(&key, bytes).await })?)
+        self.deadline.wait(
+            &context.runtime,
+            async move { store.put(&key, bytes).await },
+        )
     }
 
     fn metadata(&self, context: &Context, manifest: ManifestRef) -> Result<SnapshotMetadata> {
@@ -140,7 +161,7 @@ impl Job {
         for captured in &self.capture.files {
             let Some(stored) = registry.get(&captured.name) else {
                 // Every captured file was either in the registry or uploaded into it, and one snapshot runs at a time.
-                return Err(crate::Error::Closed);
+                return Err(Error::Closed);
             };
             let mut tail = None;
             if let Some((key, offset)) = &stored.stored_tail {

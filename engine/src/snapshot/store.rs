@@ -75,15 +75,17 @@ pub(crate) fn list_ids(
 ) -> Result<Vec<u64>> {
     let (store, job) = (store.clone(), layout.job().clone());
     let listed = runtime.wait(async move { store.list(Some(&job)).await })?;
-    let mut ids: Vec<u64> = listed
-        .iter()
-        .filter_map(|entry| match entry {
-            Listed::Prefix { name } => snapshot_id(name),
-            Listed::Object { .. } => None,
-        })
-        .collect();
+    let mut ids: Vec<u64> = listed_ids(&listed).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// The numbers in a listing of the job, in no order.
+pub(crate) fn listed_ids(listed: &[Listed]) -> impl Iterator<Item = u64> {
+    listed.iter().filter_map(|entry| match entry {
+        Listed::Prefix { name } => snapshot_id(name),
+        Listed::Object { .. } => None,
+    })
 }
 
 /// Reads and verifies `_metadata`; a not-found error where the snapshot was never completed. One request.

@@ -6,12 +6,13 @@
 use std::{
     path::Path,
     sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use lazurite_env::{
     Env, RandomFile, ReadHint,
-    remote::{Key, RemoteStore},
+    remote::{Key, ObjectWriter, RemoteStore},
 };
 use lazurite_env_rocksdb::sst_info;
 use lazurite_tiering::{Checksum, ChecksumHasher};
@@ -24,6 +25,9 @@ const PIECE_BYTES: usize = 8 << 20;
 
 /// Pieces that wait between the disk and the store.
 const PIECES_AHEAD: usize = 2;
+
+/// How long an upload that failed tries to remove what it sent.
+const TAKE_BACK_TIME: Duration = Duration::from_secs(5);
 
 /// What was sent.
 #[derive(Debug, Default, Clone, Copy)]
@@ -117,9 +121,10 @@ fn send_whole(
     let bytes = read(source, 0, len as usize, path)?;
     let checksum = Checksum::of(&bytes);
     let (store, key) = (context.store.clone(), key.clone());
-    context
-        .runtime
-        .wait(async move { store.put(&key, bytes).await })?;
+    deadline.wait(
+        &context.runtime,
+        async move { store.put(&key, bytes).await },
+    )?;
     Ok(checksum)
 }
 
@@ -133,10 +138,10 @@ fn send_in_pieces(
 ) -> Result<Checksum> {
     let (pieces, receiver) = tokio::sync::mpsc::channel(PIECES_AHEAD);
     let (done, outcome) = mpsc::sync_channel(1);
-    let (store, key) = (context.store.clone(), key.clone());
+    let (store, key, until) = (context.store.clone(), key.clone(), deadline.clone());
     context.runtime.spawn(async move {
         // The receiving thread waits below; if it is gone, nobody wants the outcome.
-        let _ = done.send(write_pieces(store, key, receiver).await);
+        let _ = done.send(write_pieces(store, key, receiver, until).await);
     });
     let mut hasher = ChecksumHasher::new();
     let read_all = || -> Result<()> {
@@ -176,22 +181,37 @@ async fn write_pieces(
     store: Arc<dyn RemoteStore>,
     key: Key,
     mut pieces: tokio::sync::mpsc::Receiver<Piece>,
-) -> lazurite_env::Result<()> {
-    let mut writer = store.writer(&key).await?;
+    deadline: Deadline,
+) -> Result<()> {
+    let mut writer = deadline.within(store.writer(&key)).await?;
     loop {
         let result = match pieces.recv().await {
-            Some(Piece::Bytes(bytes)) => writer.write(bytes).await,
-            Some(Piece::End) => return writer.finish().await,
+            Some(Piece::Bytes(bytes)) => deadline.within(writer.write(bytes)).await,
+            Some(Piece::End) => return deadline.within(writer.finish()).await,
             // The reader gave up: it holds the error.
-            None => return writer.abort().await,
+            None => {
+                take_back(writer).await;
+                return Ok(());
+            }
         };
         if let Err(error) = result {
-            if let Err(left) = writer.abort().await {
-                tracing::warn!(error = %left, "an upload could not be taken back; the store's own clean-up must");
-            }
+            take_back(writer).await;
             return Err(error);
         }
     }
+}
+
+/// Removes what was sent. Best effort: a store that hangs must not hold up the error.
+async fn take_back(writer: Box<dyn ObjectWriter>) {
+    let left = match tokio::time::timeout(TAKE_BACK_TIME, writer.abort()).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "no answer".into(),
+    };
+    tracing::warn!(
+        error = left,
+        "an upload could not be taken back; the store's own clean-up must"
+    );
 }
 
 /// Exactly `len` bytes from `offset`.

@@ -208,7 +208,8 @@ impl<K, UK, UV> fmt::Debug for MapStateDescriptor<K, UK, UV> {
     }
 }
 
-fn check_table_name(name: &str) -> Result<()> {
+/// Checks the name of a table, from a program or from metadata.
+pub(crate) fn check_table_name(name: &str) -> Result<()> {
     check_name("table name", name)?;
     if name != DEFAULT_COLUMN {
         return Ok(());

@@ -32,6 +32,7 @@ use crate::{
 };
 
 pub use batch::WriteBatch;
+pub(crate) use descriptor::check_table_name;
 pub use descriptor::{MapStateDescriptor, TableDescriptor, ValueStateDescriptor};
 pub use iter::{MapEntries, MapIter, ValueIter};
 pub use map::MapState;

@@ -101,8 +101,11 @@ class RustRandomFile final : public FSRandomAccessFile {
   // There is nothing here to forget; the chunks of a remote file are Rust's to keep or drop.
   IOStatus InvalidateCache(size_t /*offset*/, size_t /*length*/) override { return IOStatus::OK(); }
 
-  // Left to the base class: use_direct_io (false: the swapped file is opened for buffered reads, so no alignment is ever
-  // needed), GetRequiredBufferAlignment (a page: RocksDB rounds what it reads ahead, as for local files),
+  // Any byte range can be read: RocksDB would otherwise round what it reads ahead to pages, and so ask for a piece of data
+  // beside each tail. The swapped file is opened for buffered reads, which need no alignment either.
+  size_t GetRequiredBufferAlignment() const override { return 1; }
+
+  // Left to the base class: use_direct_io (false),
   // GetTemperature (unknown), GetFileOpenMetadata (not supported) and SubmitReadAsync (a plain Read; only RocksDB built
   // with coroutines calls it).
 

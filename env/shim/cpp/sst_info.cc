@@ -44,8 +44,7 @@ Status ReadInfo(ROCKSDB_NAMESPACE::Env* env, const std::string& path, lz_sst_pro
   if (tail > out->file_len) {
     return Status::Corruption("the tail begins past the end of the file", path);
   }
-  // RocksDB reads the tail into a page-aligned buffer, from the page where it begins, also where the file needs none.
-  out->tail_offset = tail - tail % ROCKSDB_NAMESPACE::kDefaultPageSize;
+  out->tail_offset = tail;
   out->num_entries = properties->num_entries;
   out->num_deletions = properties->num_deletions;
   out->num_range_deletions = properties->num_range_deletions;

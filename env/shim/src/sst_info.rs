@@ -23,7 +23,8 @@ pub struct SstInfo {
     /// Length of the file in bytes.
     pub file_len: u64,
     /// From here to the end of the file is all that opening the file reads: filter, index, properties and footer. It is
-    /// the end of the data blocks, rounded down to 4 KiB as RocksDB does; 0 for a file without data blocks.
+    /// the end of the data blocks; 0 for a file without any. (A file that RocksDB opens natively is read from the page in
+    /// which this lies.)
     pub tail_offset: u64,
     /// Keys in the file, deletions included, range deletions not.
     pub num_entries: u64,

@@ -8,7 +8,7 @@ pub mod contract;
 mod count;
 mod delay;
 mod error;
-mod fault;
+pub mod fault;
 #[cfg(feature = "services-fs")]
 mod file;
 #[cfg(feature = "services-hdfs-native")]
@@ -19,7 +19,7 @@ mod open;
 mod options;
 mod retry;
 mod services;
-mod store;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod uri;

@@ -97,10 +97,19 @@ impl Downloader {
     /// Where the operating system gives no thread. What was started goes on.
     pub fn start(&self) -> Result<()> {
         self.shared.clear_failures();
-        self.launch()
+        self.launch(Duration::ZERO)
     }
 
-    fn launch(&self) -> Result<()> {
+    /// Like [`start`](Self::start), but the first request is made only `delay` later: the first reads after a restore have
+    /// the link to themselves. [`start`](Self::start) and [`wait_until_local`](Self::wait_until_local) end the delay.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_after(&self, delay: Duration) -> Result<()> {
+        self.launch(delay)
+    }
+
+    fn launch(&self, delay: Duration) -> Result<()> {
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         let waiting = self.shared.enqueue(self.core.catalog.remote_entries());
@@ -111,7 +120,7 @@ impl Downloader {
             self.shared.hire();
             let thread = std::thread::Builder::new()
                 .name("lazurite-download".into())
-                .spawn(move || work(&core, &shared, &options));
+                .spawn(move || work(&core, &shared, &options, delay));
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
@@ -168,13 +177,14 @@ impl Downloader {
     /// The first failure that waiting will not heal: a corrupt or missing object, or a disk without space (which the
     /// download goes on retrying). `Unavailable` where [`stop`](Self::stop) was called meanwhile.
     pub fn wait_until_local(&self) -> Result<()> {
+        self.shared.wake();
         loop {
             if self.core.catalog.remote() == 0 {
                 return Ok(());
             }
             let stops = self.shared.stops();
             if self.shared.workers() == 0 {
-                self.launch()?;
+                self.launch(Duration::ZERO)?;
             }
             self.shared.wait_until_idle(stops)?;
         }
@@ -188,7 +198,9 @@ impl Drop for Downloader {
 }
 
 /// The life of a download thread.
-fn work(core: &Core, shared: &Shared, options: &DownloadOptions) {
+fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration) {
+    // Where it must end at once, `next` says so.
+    shared.sleep(delay);
     while let Some(entry) = shared.next() {
         // An Env of the user's may panic; the file must not stay under way for ever.
         let bring = AssertUnwindSafe(|| bring(core, shared, options, &entry));

@@ -227,6 +227,11 @@ impl Shared {
         !state.stopped
     }
 
+    /// Ends every sleep.
+    pub fn wake(&self) {
+        self.change(|state| state.starts += 1);
+    }
+
     /// Waits, less where the download is started again; false, at once, where the thread must end.
     pub fn sleep(&self, duration: Duration) -> bool {
         let until = Instant::now() + duration;

@@ -74,10 +74,13 @@ impl Env for UnionEnv {
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         if self.core.names_a_table(from) || self.core.names_a_table(to) {
-            self.core.rename_table(from, to)
-        } else {
-            self.core.base.rename(from, to)
+            return self.core.rename_table(from, to);
         }
+        if *to == self.core.layout.db.join("CURRENT") {
+            // RocksDB syncs the bytes of the MANIFEST that CURRENT is to point at, but not its name.
+            self.core.base.sync_dir(&self.core.layout.db)?;
+        }
+        self.core.base.rename(from, to)
     }
 
     fn link(&self, from: &Path, to: &Path) -> Result<()> {

@@ -1,0 +1,93 @@
+//! The commands one after another, as a user runs them.
+
+use crate::support::{Job, expected, lazurite, write_text};
+
+fn json(output: std::process::Output) -> serde_json::Value {
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn count_lose_the_disk_and_come_back() {
+    let temp = tempfile::tempdir().unwrap();
+    let text = temp.path().join("text");
+    write_text(&text, 12_000);
+    let job = Job::new(temp.path(), &text);
+    let first = json(
+        job.command(4_000, "lazy")
+            .args(["--max-records", "6000"])
+            .output()
+            .unwrap(),
+    );
+    assert!(first["restored_from"].is_null());
+    assert_eq!(first["records"], 6000);
+    std::fs::remove_dir_all(&job.dir).unwrap();
+    let second = json(job.command(4_000, "lazy").output().unwrap());
+    assert!(second["restored_from"].is_u64(), "{second}");
+    assert_eq!(second["records"], 12_000);
+    for field in [
+        "restore_ms",
+        "first_read_ms",
+        "distinct",
+        "snapshots",
+        "tier",
+    ] {
+        assert!(!second[field].is_null(), "{field}");
+    }
+    for field in [
+        "id",
+        "sync_ms",
+        "async_ms",
+        "uploaded_bytes",
+        "reused_bytes",
+        "uploaded_files",
+        "reused_files",
+    ] {
+        assert!(
+            !second["snapshots"][0][field].is_null(),
+            "snapshots[].{field}"
+        );
+    }
+    for field in [
+        "local_reads",
+        "remote_reads",
+        "remote_requests",
+        "remote_bytes",
+    ] {
+        assert!(second["tier"][field].is_u64(), "tier.{field}");
+    }
+    assert_eq!(
+        std::fs::read_to_string(&job.output).unwrap(),
+        expected(&text)
+    );
+
+    let remote = job.remote();
+    let verify = || {
+        lazurite()
+            .args(["snapshots", "verify", "--remote", &remote])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(verify().status.code(), Some(0));
+    let shared = job.store.join("wordcount/shared");
+    let file = std::fs::read_dir(&shared)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "sst"))
+        .unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let damaged = verify();
+    assert_eq!(damaged.status.code(), Some(1));
+    let said = String::from_utf8(damaged.stdout).unwrap();
+    assert!(
+        said.contains(file.file_name().unwrap().to_str().unwrap()),
+        "{said}"
+    );
+}

@@ -1,0 +1,10 @@
+//! The engine from outside, as its users see it.
+
+mod costs;
+mod faults;
+mod kept;
+mod power;
+mod readers;
+mod refusals;
+mod restore;
+mod snapshots;
