@@ -43,7 +43,8 @@ const FIRST_READS: Duration = Duration::from_millis(100);
 /// operation does: a read that goes to the store for as long as the store takes.
 ///
 /// Dropping it aborts a snapshot under way, stops the download, and closes the database. With [`Durability::Snapshot`]
-/// what was written after the newest snapshot is gone then.
+/// what was written after the newest snapshot is gone then. Tables and iterators that outlive it answer
+/// [`Error::Closed`], and keep the directory locked until they are dropped too.
 pub struct StateBackend {
     // Dropped in this order: the database before the files below it, the directory's lock last.
     running: Mutex<Option<Running>>,
@@ -92,6 +93,7 @@ impl StateBackend {
             columns: columns(&rocks_env, &union, &prepared)?,
             create_if_missing: true,
             remote_files: Arc::new(move || counted.remote_files()),
+            lock: Some(prepared.directory.lock()),
         })?;
         if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
             union.download().start_after(FIRST_READS)?;

@@ -38,7 +38,7 @@ pub(crate) struct Directory {
     env: Arc<dyn Env>,
     path: PathBuf,
     identity: Identity,
-    _lock: Box<dyn FileLock>,
+    lock: Arc<dyn FileLock>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -47,8 +47,8 @@ struct Identity {
     job: String,
     /// Random; names this directory as the writer of snapshots.
     token: String,
-    /// The snapshot that this directory was last restored from; 0 where it began empty.
-    restored: u64,
+    /// The highest number that any snapshot of the job had when this directory was last restored or began empty; 0 for none.
+    newest_seen: u64,
     /// What the state in it was written with; `None` before there is any.
     key_groups: Option<(u16, KeyGroupRange)>,
 }
@@ -62,8 +62,7 @@ impl Directory {
         };
         env.create_dir_all(path)?;
         let identity_path = path.join(IDENTITY);
-        let is_ours = env.exists(&identity_path)?;
-        if !is_ours
+        if !env.exists(&identity_path)?
             && env
                 .list(path)?
                 .iter()
@@ -81,7 +80,8 @@ impl Directory {
                 }
                 _ => error.into(),
             })?;
-        let identity = if is_ours {
+        // Asked again under the lock: another process may have made the directory its own meanwhile.
+        let identity = if env.exists(&identity_path)? {
             let identity: Identity = read(&*env, &identity_path, "lazurite-directory")?;
             if identity.job != job {
                 return Err(refuse(format!(
@@ -94,7 +94,7 @@ impl Directory {
             let identity = Identity {
                 job: job.to_owned(),
                 token: token(),
-                restored: 0,
+                newest_seen: 0,
                 key_groups: None,
             };
             write(&*env, &identity_path, "lazurite-directory", &identity)?;
@@ -104,10 +104,15 @@ impl Directory {
             env,
             path: path.to_owned(),
             identity,
-            _lock: lock,
+            lock: Arc::from(lock),
         };
         directory.clear_staging()?;
         Ok(directory)
+    }
+
+    /// The lock on the directory, to be held by everything that keeps files in it open.
+    pub(crate) fn lock(&self) -> Arc<dyn FileLock> {
+        self.lock.clone()
     }
 
     /// The random token by which this directory signs its snapshots.
@@ -115,9 +120,9 @@ impl Directory {
         &self.identity.token
     }
 
-    /// The snapshot that it was last restored from; 0 where it began empty.
-    pub(crate) fn restored(&self) -> u64 {
-        self.identity.restored
+    /// The highest number that any snapshot of the job had when this directory was last restored or began empty.
+    pub(crate) fn newest_seen(&self) -> u64 {
+        self.identity.newest_seen
     }
 
     /// Where links wait to be uploaded.
@@ -141,15 +146,15 @@ impl Directory {
         }
     }
 
-    /// Notes from which snapshot, with which key groups (their number, and which of them) and which tables, the directory
+    /// Notes the newest snapshot that the job has, and with which key groups (their number, and which of them) and which tables, the directory
     /// is about to be restored.
     pub(crate) fn set_restored(
         &mut self,
-        id: u64,
+        newest_seen: u64,
         key_groups: (u16, KeyGroupRange),
         tables: &[TableSchema],
     ) -> Result<()> {
-        self.identity.restored = id;
+        self.identity.newest_seen = newest_seen;
         self.identity.key_groups = Some(key_groups);
         write(
             &*self.env,

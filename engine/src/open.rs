@@ -5,6 +5,7 @@
 //! [`restore`](crate::restore).
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,8 +60,9 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     let keep = options.durability == Durability::Wal
         && options.restore == Restore::Latest
         && restore::has_database(&union)?;
+    let mut unfinished = BTreeSet::new();
     let chosen = match options.restore {
-        Restore::Latest => newest(&store, &runtime, &layout, &ids)?,
+        Restore::Latest => newest(&store, &runtime, &layout, &ids, &mut unfinished)?,
         Restore::Snapshot(id) => Some(load(&store, &runtime, &layout, id).map_err(|error| {
             if is_missing(&error) {
                 Error::SnapshotNotFound {
@@ -76,8 +78,9 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     if let Some(metadata) = &chosen {
         check_fits(options, range, metadata)?;
     }
+    let newest_seen = ids.last().copied().unwrap_or(0);
     let mut known = Known {
-        history: History::new(ids),
+        history: History::new(ids, unfinished),
         ..Known::default()
     };
     let mut report = None;
@@ -92,7 +95,7 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         let plan = restore::plan(&store, &runtime, &layout, &metadata)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
-        directory.set_restored(metadata.id, (options.key_groups, range), &metadata.tables)?;
+        directory.set_restored(newest_seen, (options.key_groups, range), &metadata.tables)?;
         let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
         report = Some(restored);
@@ -100,7 +103,7 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         metadata.tables
     } else {
         restore::wipe(&union)?;
-        directory.set_restored(0, (options.key_groups, range), &[])?;
+        directory.set_restored(newest_seen, (options.key_groups, range), &[])?;
         Vec::new()
     };
     check_declared(options, &tables)?;
@@ -144,17 +147,20 @@ fn open_union(
     }
 }
 
-/// The newest complete snapshot. One request, and one more for each newer one that never completed.
+/// The newest complete snapshot. One request, and one more for each newer one that never completed: those are noted.
 fn newest(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
     ids: &[u64],
+    unfinished: &mut BTreeSet<u64>,
 ) -> Result<Option<SnapshotMetadata>> {
     for id in ids.iter().rev() {
         match load(store, runtime, layout, *id) {
             Ok(metadata) => return Ok(Some(metadata)),
-            Err(error) if is_missing(&error) => {}
+            Err(error) if is_missing(&error) => {
+                unfinished.insert(*id);
+            }
             Err(error) => return Err(error),
         }
     }
@@ -200,7 +206,7 @@ fn refuse_stale(
     directory: &Directory,
     newest: &SnapshotMetadata,
 ) -> Result<()> {
-    if newest.writer == directory.token() || newest.id <= directory.restored() {
+    if newest.writer == directory.token() || newest.id <= directory.newest_seen() {
         return Ok(());
     }
     Err(Error::LocalDirectory {

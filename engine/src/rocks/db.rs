@@ -10,6 +10,7 @@ use std::{
     },
 };
 
+use lazurite_env::FileLock;
 use rocksdb::{
     Cache, ColumnFamilyDescriptor, DB, Env, Options, ReadOptions, ReadTier, WriteOptions,
 };
@@ -31,7 +32,7 @@ pub(crate) struct DbConfig {
     pub env: Env,
     /// The user's settings; validated by [`Db::open`].
     pub options: RocksDbOptions,
-    /// `true`: every write goes through the WAL. `false`: none does, and all flushes are atomic over all columns.
+    /// `true`: every write goes through the WAL. `false`: none does. All flushes are atomic over all columns in any case.
     pub wal: bool,
     /// Column families to open; those that the database has must all be here ([`Db::stored_columns`]), others are created.
     pub columns: Vec<String>,
@@ -40,6 +41,8 @@ pub(crate) struct DbConfig {
     /// How many of the database's files are not on the local disk. Asked for each `multi_get` and each iterator: must be
     /// cheap and take no lock.
     pub remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// A lock on the directory that must be held for as long as the database is open, by whatever handle.
+    pub lock: Option<Arc<dyn FileLock>>,
 }
 
 /// One open database. Shared by `Arc`; every method may be called from any thread at once.
@@ -55,6 +58,8 @@ pub(crate) struct Db {
     /// Names; also serialises creating.
     columns: Mutex<BTreeSet<String>>,
     closed: AtomicBool,
+    /// Declared, and so released, after the database.
+    _lock: Option<Arc<dyn FileLock>>,
 }
 
 impl Db {
@@ -63,7 +68,7 @@ impl Db {
         config.options.validate()?;
         let name = config.path.display().to_string();
         let cache = Cache::new_hyper_clock_cache(config.options.block_cache_bytes, 0);
-        let column_options = rocksdb_options(&config.options, &config.env, &cache, config.wal);
+        let column_options = rocksdb_options(&config.options, &config.env, &cache);
         let mut options = column_options.clone();
         options.create_if_missing(config.create_if_missing);
         let columns: BTreeSet<String> = config
@@ -94,6 +99,7 @@ impl Db {
             column_options,
             columns: Mutex::new(columns),
             closed: AtomicBool::new(false),
+            _lock: config.lock,
         }))
     }
 

@@ -9,7 +9,7 @@
 //! * Writes skip the WAL or go through it for a database as a whole, never write by write.
 //!
 //! Crash story: with the WAL, what a write acknowledged is there after a crash of the process. Without it, what the last
-//! complete flush holds is there, and of all columns the same point in time: automatic flushes are atomic then.
+//! complete flush holds is there. A flush holds all columns at the same point in time, also one that RocksDB began.
 
 mod batch;
 mod cold;

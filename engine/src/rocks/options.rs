@@ -17,12 +17,7 @@ use crate::options::{Compression, RocksDbOptions};
 const TABLE_FORMAT_VERSION: i32 = 7;
 
 /// Options of the database and of every column in it.
-pub(super) fn rocksdb_options(
-    options: &RocksDbOptions,
-    env: &Env,
-    cache: &Cache,
-    wal: bool,
-) -> Options {
+pub(super) fn rocksdb_options(options: &RocksDbOptions, env: &Env, cache: &Cache) -> Options {
     let mut o = Options::default();
     o.set_env(env);
     o.create_missing_column_families(true);
@@ -33,8 +28,9 @@ pub(super) fn rocksdb_options(
     o.set_skip_stats_update_on_db_open(true);
     set_unwrapped(&o);
 
-    // Without a WAL, tables must be flushed together, or a crash would leave them at different points in time.
-    o.set_atomic_flush(!wal);
+    // Tables are flushed together: without a WAL a crash, and with one a snapshot, which leaves the WAL out, would else hold
+    // them at different points in time, and half of a batch.
+    o.set_atomic_flush(true);
     o.set_max_background_jobs(count(options.background_jobs));
     o.set_disable_auto_compactions(!options.auto_compactions);
     // Every snapshot carries the MANIFEST: rewrite it once it outgrows its content, not at RocksDB's 1 GiB.

@@ -10,8 +10,8 @@ use lazurite_env::ErrorKind;
 use super::{context::Context, metadata::SnapshotMetadata, pending::Deadline};
 use crate::{Error, Result};
 
-/// Commits. `SnapshotConflict` where another writer has this id; any other error leaves it open whether the snapshot
-/// exists only where the error is temporary, and says so. An abort does not stop it: it would leave that open.
+/// Commits. `SnapshotConflict` where another writer has this id. After any other error the snapshot may exist or not; the
+/// caller must not use its number again. An abort does not stop it: it would leave that open.
 pub(crate) fn commit(
     context: &Context,
     metadata: &SnapshotMetadata,
@@ -33,6 +33,11 @@ pub(crate) fn commit(
         Err(Error::Env(error)) => error,
         Err(timed_out) => return Err(timed_out),
     };
+    // Only where the answer was lost may the object be ours and durable. Any other error, of a sync that failed say, stands,
+    // even if the object can be read: it may be gone after a power cut.
+    if !error.is_temporary() && error.kind() != ErrorKind::AlreadyExists {
+        return Err(error.into());
+    }
     let (store, until) = (context.store.clone(), deadline.clone());
     let read = context
         .runtime

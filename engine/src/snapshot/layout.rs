@@ -97,11 +97,12 @@ pub(crate) fn is_job_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
-/// The id in a directory name `chk-<n>`; `None` for any other name, `chk-007` included.
+/// The id in a directory name `chk-<n>`, from 1 up; `None` for any other name, `chk-007` included, and for a number that has
+/// no next one.
 pub(crate) fn snapshot_id(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("chk-")?;
     let id: u64 = digits.parse().ok()?;
-    (id.to_string() == digits).then_some(id)
+    (id.to_string() == digits && (1..u64::MAX).contains(&id)).then_some(id)
 }
 
 /// A name that no other writer chooses: 128 random bits in hex.
@@ -115,11 +116,13 @@ mod tests {
 
     #[test]
     fn ids_are_read_back_and_strangers_are_not() {
-        assert_eq!(snapshot_id("chk-0"), Some(0));
+        assert_eq!(snapshot_id("chk-1"), Some(1));
         assert_eq!(snapshot_id("chk-17"), Some(17));
         for name in [
             "chk-",
             "chk-007",
+            "chk-0",
+            "chk-18446744073709551615",
             "chk-+1",
             "shared",
             "chk-99999999999999999999",

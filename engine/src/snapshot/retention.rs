@@ -8,7 +8,7 @@
 //! ([`Registry::needed`]). What is spared for the latter two reasons is looked at again after the next snapshot.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -18,7 +18,7 @@ use lazurite_env::remote::Key;
 use super::{
     context::Context,
     metadata::SnapshotMetadata,
-    store::{is_missing, load},
+    store::{is_missing, list_ids, load},
 };
 use crate::{Error, Result};
 
@@ -29,6 +29,8 @@ const PARALLEL_DELETES: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct History {
     known: BTreeMap<u64, Option<Arc<SnapshotMetadata>>>,
+    /// Numbers that were begun and not complete when the backend opened: another writer may yet complete one.
+    unfinished: BTreeSet<u64>,
     /// Objects to delete as soon as nothing in this process needs them.
     spared: HashSet<Key>,
     /// The snapshot at which another writer was found to have taken over.
@@ -36,9 +38,11 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) fn new(ids: impl IntoIterator<Item = u64>) -> Self {
+    /// The numbers that the job has anything under, and those of them that are known not to be complete.
+    pub(crate) fn new(ids: impl IntoIterator<Item = u64>, unfinished: BTreeSet<u64>) -> Self {
         History {
             known: ids.into_iter().map(|id| (id, None)).collect(),
+            unfinished,
             spared: HashSet::new(),
             overtaken: None,
         }
@@ -68,60 +72,82 @@ impl History {
         }
     }
 
+    /// Numbers that were begun and not complete when the backend opened.
+    pub(crate) fn unfinished(&self) -> BTreeSet<u64> {
+        self.unfinished.clone()
+    }
+
+    /// The numbers below `id` of which it is not known what is under them.
+    fn unknown_before(&self, id: u64) -> Vec<u64> {
+        let before = self.known.range(..id);
+        before
+            .filter(|(_, metadata)| metadata.is_none())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
     pub(crate) fn completed(&mut self, metadata: Arc<SnapshotMetadata>) {
         self.known.insert(metadata.id, Some(metadata));
     }
 }
 
-/// Deletes what the newest `context.retained` snapshots do not need. Called after each commit.
-pub(crate) fn retain(context: &Context) -> Result<()> {
+/// Deletes what the newest `context.retained` snapshots do not need. Called after the commit of `id`.
+///
+/// What could not be deleted because of an error is tried again after the next snapshot, while this process lives.
+pub(crate) fn retain(context: &Context, id: u64) -> Result<()> {
+    let listed = list_ids(&context.store, &context.runtime, &context.layout)?;
     let mut history = context.history();
-    let ids: Vec<u64> = history.known.keys().copied().collect();
-    for id in ids {
-        if history.known.get(&id).is_some_and(Option::is_none) {
-            match load(&context.store, &context.runtime, &context.layout, id) {
-                Ok(metadata) => history.completed(Arc::new(metadata)),
-                // Never completed: its objects are orphans.
-                Err(error) if is_missing(&error) => {
-                    if history
-                        .known
-                        .last_key_value()
-                        .is_some_and(|(last, _)| *last != id)
-                    {
-                        history.known.remove(&id);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    if listed.iter().any(|listed| *listed > id) {
+        // Another writer builds on what would be deleted here.
+        history.overtaken(id);
+        return history.check_alone();
     }
+    learn(context, &mut history, id)?;
     let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();
     let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(context.retained));
-    let mut candidates = std::mem::take(&mut history.spared);
-    candidates.extend(context.registry().take_dropped());
+    let dropped = context.registry().take_dropped();
+    history.spared.extend(dropped);
     for metadata in subsumed {
         delete(
             context,
-            HashSet::from([context.layout.metadata(metadata.id)]),
+            &HashSet::from([context.layout.metadata(metadata.id)]),
         )?;
-        candidates.extend(metadata.objects(&context.layout)?);
+        history.spared.extend(metadata.objects(&context.layout)?);
         history.known.remove(&metadata.id);
-    }
-    for metadata in retained {
-        for key in metadata.objects(&context.layout)? {
-            candidates.remove(&key);
-        }
     }
     let mut needed = context.union.referenced_keys();
     needed.extend(context.registry().needed());
-    let (spared, unneeded) = candidates.into_iter().partition(|key| needed.contains(key));
-    history.spared = spared;
-    delete(context, unneeded)
+    for metadata in retained {
+        needed.extend(metadata.objects(&context.layout)?);
+    }
+    let unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
+    delete(context, &unneeded)?;
+    history.spared.retain(|key| !unneeded.contains(key));
+    Ok(())
 }
 
-/// Deletes objects; those that remain after an error are orphans, as after a crash.
-fn delete(context: &Context, keys: HashSet<Key>) -> Result<()> {
-    let store = context.store.clone();
+/// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.
+fn learn(context: &Context, history: &mut History, id: u64) -> Result<()> {
+    for unknown in history.unknown_before(id) {
+        match load(&context.store, &context.runtime, &context.layout, unknown) {
+            Ok(metadata) => history.completed(Arc::new(metadata)),
+            // Never completed: its objects are orphans.
+            Err(error) if is_missing(&error) => {
+                history.known.remove(&unknown);
+            }
+            Err(error) if error.is_temporary() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, id = unknown, "a snapshot that cannot be read is left alone, and so are its objects");
+                history.known.remove(&unknown);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Deletes objects, all that can be; an error where one could not.
+fn delete(context: &Context, keys: &HashSet<Key>) -> Result<()> {
+    let (store, keys) = (context.store.clone(), keys.clone());
     let deleted = context.runtime.wait(async move {
         let results = futures::stream::iter(keys)
             .map(|key| {

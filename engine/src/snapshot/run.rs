@@ -62,16 +62,16 @@ impl Job {
         let begun = Instant::now();
         let sent = upload_all(context, &self.capture.files, &self.deadline)?;
         let tails_bytes = self.store_tails(context)?;
+        // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
+        context.history().attempted(self.id);
         let manifest = self.store_manifest(context)?;
         let metadata = self.metadata(context, manifest)?;
         self.refuse_overtaken(context)?;
         let metadata_bytes = match commit(context, &metadata, &self.deadline) {
             Ok(bytes) => bytes,
             Err(error) => {
-                let mut history = context.history();
-                history.attempted(self.id);
                 if matches!(error, Error::SnapshotConflict { .. }) {
-                    history.overtaken(self.id);
+                    context.history().overtaken(self.id);
                 }
                 return Err(error);
             }
@@ -90,16 +90,28 @@ impl Job {
         Ok(report)
     }
 
-    /// Refuses where the job has a later snapshot, begun or complete: another writer has taken over. Its own number may be
-    /// free again by then, and what the registry says is in the store may be deleted; so neither tells.
+    /// Refuses where another writer has taken over: where the job has a later snapshot, begun or complete, or an earlier one
+    /// complete that was not when this backend opened.
+    ///
+    /// Two writers cannot miss each other: each makes its own number visible (by its manifest) before it looks here, and
+    /// looks again after its commit, before it deletes anything ([`retain`]). So of two that overlap, the one with the
+    /// higher number sees the other's commit here, or the other sees the higher number before it deletes.
     fn refuse_overtaken(&self, context: &Context) -> Result<()> {
         let (store, job) = (context.store.clone(), context.layout.job().clone());
-        let listed =
-            self.deadline.wait(
-                &context.runtime,
-                async move { store.list(Some(&job)).await },
-            )?;
-        if listed_ids(&listed).any(|id| id > self.id) {
+        let list = async move { store.list(Some(&job)).await };
+        let listed = self.deadline.wait(&context.runtime, list)?;
+        let mut overtaken = listed_ids(&listed).any(|id| id > self.id);
+        let unfinished = context.history().unfinished();
+        for id in listed_ids(&listed).filter(|id| unfinished.contains(id)) {
+            let (store, key) = (context.store.clone(), context.layout.metadata(id));
+            let read = async move { store.get(&key).await };
+            match self.deadline.wait(&context.runtime, read) {
+                Ok(_) => overtaken = true,
+                Err(Error::Env(error)) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if overtaken {
             context.history().overtaken(self.id);
             return Err(Error::SnapshotConflict { id: self.id });
         }
@@ -220,7 +232,7 @@ impl Job {
             tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
         }
         context.history().completed(Arc::new(metadata));
-        if let Err(error) = retain(context) {
+        if let Err(error) = retain(context, self.id) {
             tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
         }
     }

@@ -249,7 +249,11 @@ fn power_cuts(name: &'static str, seed: fn(u64) -> u64) {
     let other = dir.with_extension("other");
     let inspector = inspect(receiver, move |wreck| {
         // Both directories of the life are on the disk; either must come back.
-        let dir = if wreck.number.is_multiple_of(2) { &dir } else { &other };
+        let dir = if wreck.number.is_multiple_of(2) {
+            &dir
+        } else {
+            &other
+        };
         comes_back(wreck, dir, &known);
     });
     life(&machine, &models, LEN);

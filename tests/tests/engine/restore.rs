@@ -1,7 +1,6 @@
 //! Snapshots and what comes back of them.
 
 use lazurite::{LoadPolicy, SnapshotOptions, StateBackend};
-use lazurite_env::remote::sequential_round_trips;
 use lazurite_tests::{COUNTS, World, fill, snapshot, value};
 
 /// A world whose newest snapshot holds `files` table files of `keys` keys each, written one after another.
@@ -52,34 +51,6 @@ fn every_policy_brings_everything_back() {
         }
         check_all(&backend, 1500, 100);
     }
-}
-
-#[test]
-fn a_cold_start_is_four_round_trips() {
-    let world = world_with(4, 500, 200);
-    world.lose_disk();
-    world.store.start_recording();
-    let backend = world
-        .builder()
-        .load_policy(LoadPolicy::OnDemand)
-        .open()
-        .unwrap();
-    let opened = world.store.snapshot().total();
-    let table = backend.value_state(&COUNTS).unwrap();
-    assert_eq!(table.get(&7).unwrap(), Some(value(7, 0, 200)));
-    let records = world.store.take_recording();
-    assert!(sequential_round_trips(&records) <= 4, "{records:#?}");
-    assert!(records.len() <= 7, "{records:#?}");
-    let tables = records.iter().filter(|r| r.key.ends_with(".sst")).count();
-    assert_eq!(tables, 1, "one block of one table file: {records:#?}");
-    let before = world.store.snapshot().total();
-    assert!(before > opened);
-    table.get(&1700).unwrap().unwrap();
-    assert_eq!(
-        world.store.snapshot().total(),
-        before + 1,
-        "a cold get is one request"
-    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ const KEY_GROUPS: u16 = 8;
 fn context(path: &Path, remote_files: usize) -> Arc<TableContext> {
     let db = Db::open(DbConfig {
         remote_files: Arc::new(move || remote_files),
+        lock: None,
         ..config(path, false, &[])
     })
     .unwrap();
