@@ -116,19 +116,6 @@ pub enum Error {
         reason: String,
     },
 
-    /// A file was written by a newer version than this one can read.
-    #[error(
-        "{path} has format version {found}, this build reads up to {supported}; use a newer build"
-    )]
-    UnsupportedVersion {
-        /// The file or object.
-        path: String,
-        /// Its version.
-        found: u64,
-        /// The newest version that this build reads.
-        supported: u64,
-    },
-
     /// A snapshot does not hold every key group that the backend is to own.
     #[error(
         "snapshot {id} holds key groups {stored} but {requested} are asked for; ask for a range inside it, with the same \
