@@ -68,3 +68,18 @@ fn metadata_of_the_user_comes_back() {
     assert_eq!(restored.user_metadata["source"], b"file.txt:17");
     assert_eq!(restored.user_metadata["raw"], [0xff, 0x00, 0x80]);
 }
+
+#[test]
+fn a_table_that_outlives_its_backend_keeps_the_directory_locked() {
+    let world = world_with(1, 10, 10);
+    let backend = world.builder().open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    drop(backend);
+    let refused = world.builder().open().unwrap_err();
+    assert!(
+        matches!(refused, lazurite::Error::LocalDirectory { .. }),
+        "{refused}"
+    );
+    drop(table);
+    check_all(&world.builder().open().unwrap(), 10, 10);
+}
