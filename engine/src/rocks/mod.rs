@@ -17,6 +17,7 @@ mod column;
 mod cursor;
 mod db;
 mod error;
+mod events;
 mod live_files;
 mod options;
 mod pool;

@@ -10,6 +10,7 @@ use rocksdb::{
     Options,
 };
 
+use super::events;
 use crate::options::{Compression, RocksDbOptions};
 
 /// The format of SST files: the newest that RocksDB 11.8.1 writes. Its checksums also tell a block of the right file from
@@ -27,6 +28,7 @@ pub(super) fn rocksdb_options(options: &RocksDbOptions, env: &Env, cache: &Cache
     o.set_max_open_files(-1);
     o.set_skip_stats_update_on_db_open(true);
     set_unwrapped(&o);
+    events::listen(&o);
 
     // Tables are flushed together: without a WAL a crash, and with one a snapshot, which leaves the WAL out, would else hold
     // them at different points in time, and half of a batch.

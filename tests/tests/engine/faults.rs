@@ -252,11 +252,9 @@ fn local_reopen_with_log() {
     reopen(Tier::Local, Durability::Wal, 50);
 }
 
-/// RocksDB opens the table files behind an open. Where that fails, it notes a background error that it means to recover
-/// from, begins no recovery, and waits for its end when it closes (`ErrorHandler::HandleKnownErrors` sets
-/// `recovery_in_prog_`, `DBImpl::CloseHelper` waits until it is false).
+/// RocksDB opens the table files behind an open, and an error there once made it wait for ever when it closed: see
+/// `engine/src/rocks/events.rs`.
 #[test]
-#[ignore = "RocksDB 11.8.1 hangs in close after a permanent error of its background open of table files"]
 fn a_failed_background_open_does_not_hang() {
     let (rig, _) = stored();
     let backend = rig.builder().open().unwrap();
