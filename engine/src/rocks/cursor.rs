@@ -13,7 +13,15 @@ pub(crate) struct Cursor {
     // Declared, and so dropped, before `column`.
     iter: DBRawIteratorWithThreadMode<'static, DB>,
     column: Column,
-    started: bool,
+    place: Place,
+}
+
+/// Kept beside RocksDB's own, which takes a call to ask.
+enum Place {
+    BeforeFirst,
+    AtEntry,
+    /// After the last entry, or at an error.
+    Ended,
 }
 
 impl Cursor {
@@ -36,27 +44,37 @@ impl Cursor {
         Cursor {
             iter,
             column: column.clone(),
-            started: false,
+            place: Place::BeforeFirst,
         }
     }
 
     /// Goes to the next entry, the first one at first, and gives its key and value; `None` after the last. May block on the
-    /// disk or the network. After an error every
-    /// further call gives it again.
+    /// disk or the network. After an error every further call gives it again.
+    #[inline]
     pub(crate) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.column.db().check_open()?;
-        if !self.started {
-            self.started = true;
-            self.iter.seek_to_first(); // of the bounds
-        } else if self.iter.valid() {
-            self.iter.next();
+        match self.place {
+            Place::AtEntry => self.iter.next(),
+            Place::BeforeFirst => {
+                self.place = Place::AtEntry;
+                self.iter.seek_to_first(); // of the bounds
+            }
+            Place::Ended => return self.end(),
         }
         match self.iter.item() {
             Some(entry) => Ok(Some(entry)),
-            None => match self.iter.status() {
-                Ok(()) => Ok(None),
-                Err(error) => Err(self.column.error("iterate over", error)),
-            },
+            None => {
+                self.place = Place::Ended;
+                self.end()
+            }
+        }
+    }
+
+    #[cold]
+    fn end(&self) -> Result<Option<(&[u8], &[u8])>> {
+        match self.iter.status() {
+            Ok(()) => Ok(None),
+            Err(error) => Err(self.column.error("iterate over", error)),
         }
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn append_prefix(
 }
 
 /// The parts of a stored key; `None` where it is none.
+#[inline]
 pub(super) fn parse(bytes: &[u8]) -> Option<StoredKey<'_>> {
     let (key_group, rest) = bytes.split_first_chunk::<2>()?;
     let (key, rest) = split_counted(rest)?;
@@ -102,7 +103,17 @@ fn append_length(out: &mut Vec<u8>, mut len: usize) {
     out.push(len as u8);
 }
 
+#[inline]
 fn split_counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    // Nearly every length takes one byte.
+    if let [len @ 0..0x80, rest @ ..] = bytes {
+        return rest.split_at_checked(usize::from(*len));
+    }
+    split_long(bytes)
+}
+
+#[cold]
+fn split_long(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut len = 0usize;
     for (i, byte) in bytes.iter().enumerate() {
         let bits = usize::from(byte & 0x7f);

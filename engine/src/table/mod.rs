@@ -117,12 +117,15 @@ impl<K> Table<K> {
             .map_err(|source| self.codec_error(what, source))
     }
 
+    #[inline]
     fn decode<T>(&self, what: &'static str, codec: &CodecHandle<T>, bytes: &[u8]) -> Result<T> {
         codec
             .decode(bytes)
             .map_err(|source| self.codec_error(what, source))
     }
 
+    #[cold]
+    #[inline(never)]
     fn codec_error(&self, what: &'static str, source: CodecError) -> Error {
         Error::Codec {
             table: self.name().to_string(),
