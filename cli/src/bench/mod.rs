@@ -3,6 +3,7 @@
 pub mod cold_start;
 pub mod reads;
 pub mod shape;
+pub mod stores;
 
 use crate::{error::Result, output::Format};
 
@@ -10,11 +11,14 @@ use crate::{error::Result, output::Format};
 pub enum Command {
     /// How soon state is back after its local disk was lost: lazy against eager.
     ColdStart(cold_start::Args),
+    /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
+    Stores(stores::Args),
 }
 
 /// Runs one of the benches.
 pub fn run(command: &Command, format: Format) -> Result<()> {
     match command {
         Command::ColdStart(args) => cold_start::run(args, format),
+        Command::Stores(args) => stores::run(args, format),
     }
 }

@@ -131,7 +131,7 @@ fn window(
 }
 
 /// The smallest value that at least `percent` of the sorted values do not exceed; zero of none.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied().unwrap_or_default()
 }

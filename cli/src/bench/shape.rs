@@ -5,8 +5,8 @@
 use std::{fs, path::Path, sync::Arc};
 
 use lazurite::{
-    Compression, Restore, RocksDbOptions, SnapshotOptions, StateBackend, ValueState,
-    ValueStateDescriptor, snapshot::SnapshotStore,
+    Compression, Restore, RocksDbOptions, SnapshotOptions, SnapshotReport, StateBackend,
+    ValueState, ValueStateDescriptor, snapshot::SnapshotStore,
 };
 use lazurite_env::{IoRuntime, remote::RemoteStore};
 
@@ -129,22 +129,31 @@ pub fn ensure(
     if let Some(files) = newest()? {
         return Ok(files);
     }
-    build(shape, store.clone(), runtime.clone(), dir, format)?;
+    build(
+        shape,
+        &shape.job(),
+        store.clone(),
+        runtime.clone(),
+        dir,
+        format,
+    )?;
     newest()?
         .ok_or_else(|| Error::Wrong("the snapshot that was just taken is not in the store".into()))
 }
 
-fn build(
+/// Writes the state in `dir`, takes a snapshot of it, and removes `dir`.
+pub fn build(
     shape: &Shape,
+    job: &str,
     store: Arc<dyn RemoteStore>,
     runtime: IoRuntime,
     dir: &Path,
     format: Format,
-) -> Result<()> {
+) -> Result<SnapshotReport> {
     let backend = StateBackend::builder(dir)
         .remote_store(store)
         .io_runtime(runtime)
-        .job(shape.job())
+        .job(job)
         .restore(Restore::Empty)
         .rocksdb(shape.rocksdb())
         .open()?;
@@ -163,10 +172,11 @@ fn build(
     }
     bar.set_message("compacting and uploading");
     backend.compact()?;
-    backend.snapshot(SnapshotOptions::new())?.wait()?;
+    let report = backend.snapshot(SnapshotOptions::new())?.wait()?;
     bar.finish_and_clear();
     drop((values, backend));
-    fs::remove_dir_all(dir).map_err(Error::file("remove", dir))
+    fs::remove_dir_all(dir).map_err(Error::file("remove", dir))?;
+    Ok(report)
 }
 
 #[cfg(test)]

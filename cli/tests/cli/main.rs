@@ -2,5 +2,6 @@
 
 mod kill;
 mod readme;
+mod stores;
 mod story;
 mod support;
