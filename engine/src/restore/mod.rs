@@ -16,13 +16,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use lazurite_env::{IoRuntime, remote::RemoteStore};
-use lazurite_tiering::{CatalogEntry, RemoteFile, TailSpec, UnionEnv};
+use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
 use local::SmallFiles;
 pub(crate) use local::{clear_current, has_database, wipe};
 
 use crate::{
-    Result,
+    Error, Result,
     snapshot::{SnapshotMetadata, layout::JobLayout, registry::Registry},
 };
 
@@ -126,7 +126,7 @@ pub(crate) fn user_metadata(metadata: &SnapshotMetadata) -> Result<BTreeMap<Stri
         .iter()
         .map(|(name, value)| match value.bytes() {
             Some(bytes) => Ok((name.clone(), bytes)),
-            None => Err(crate::Error::SnapshotCorrupt {
+            None => Err(Error::SnapshotCorrupt {
                 path: format!("{}/chk-{}/_metadata", metadata.job, metadata.id),
                 reason: format!("the user metadata {name:?} is not hexadecimal"),
             }),
@@ -143,16 +143,23 @@ fn catalog(
     let mut tails = BytesMut::new();
     let mut entries = Vec::with_capacity(metadata.files.len());
     for file in &metadata.files {
-        let tail = file.tail.map(|(object, offset)| {
+        let mut tail = None;
+        if let Some((object, offset)) = file.tail {
             // `SnapshotMetadata::decode` checked that the tail lies inside its object, `fetch` the object's length.
             let bytes = &objects[object as usize][offset as usize..][..file.tail_len() as usize];
-            let spec = TailSpec {
+            if Checksum::of(bytes) != file.tail_checksum {
+                return Err(Error::SnapshotCorrupt {
+                    path: metadata.tails[object as usize].key.clone(),
+                    reason: format!("what it holds at {offset} is not the tail of {}", file.key),
+                });
+            }
+            tail = Some(TailSpec {
                 offset: file.tail_offset,
                 bundle_offset: tails.len() as u64,
-            };
+                checksum: file.tail_checksum,
+            });
             tails.extend_from_slice(bytes);
-            spec
-        });
+        }
         entries.push(CatalogEntry {
             name: file.name.clone(),
             level: file.level,

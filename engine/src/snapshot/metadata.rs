@@ -105,6 +105,8 @@ pub struct SnapshotFile {
     pub checksum: Checksum,
     /// Where its tail (filters, index, properties, footer) begins: everything from here to its end is in a tails object.
     pub tail_offset: u64,
+    /// The checksum of its tail: binds the bytes that `tail` points to to this file.
+    pub tail_checksum: Checksum,
     /// Which of the snapshot's tails objects holds the tail, and where in it.
     pub tail: Option<(u32, u64)>,
 }

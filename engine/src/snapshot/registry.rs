@@ -22,6 +22,7 @@ pub(crate) struct Uploaded {
     pub(crate) len: u64,
     pub(crate) checksum: Checksum,
     pub(crate) tail_offset: u64,
+    pub(crate) tail_checksum: Checksum,
     /// The bytes from `tail_offset` to the end; `None` where this process never saw them.
     pub(crate) tail: Option<Bytes>,
     /// The tails object that holds them, and where in it; `None` until one does.
@@ -62,6 +63,7 @@ impl Registry {
                     len: file.len,
                     checksum: file.checksum,
                     tail_offset: file.tail_offset,
+                    tail_checksum: file.tail_checksum,
                     tail: tail_of(file),
                     stored_tail,
                 },

@@ -193,6 +193,7 @@ impl Job {
                 len: stored.len,
                 checksum: stored.checksum,
                 tail_offset: stored.tail_offset,
+                tail_checksum: stored.tail_checksum,
                 tail,
             });
         }

@@ -113,6 +113,7 @@ mod tests {
                 len: 1000 + tail.len() as u64,
                 checksum: Checksum::of(b""),
                 tail_offset: 1000,
+                tail_checksum: Checksum::of(tail),
                 tail: Some(Bytes::from_static(tail)),
                 stored_tail: None,
             },

@@ -102,6 +102,7 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
             len: file.len,
             checksum,
             tail_offset: info.tail_offset,
+            tail_checksum: Checksum::of(&tail),
             tail: Some(tail),
             stored_tail: None,
         },

@@ -3,6 +3,7 @@
 mod costs;
 mod faults;
 mod kept;
+mod metadata;
 mod power;
 mod readers;
 mod refusals;

@@ -35,6 +35,8 @@ pub struct TailSpec {
     pub offset: u64,
     /// Where that byte is in the bundle.
     pub bundle_offset: u64,
+    /// The xxh3-128 of those bytes.
+    pub checksum: Checksum,
 }
 
 /// What the catalog knows durably of one table file.

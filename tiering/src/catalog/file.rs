@@ -42,6 +42,7 @@ struct File {
 struct Tail {
     offset: u64,
     bundle_offset: u64,
+    xxh3: Checksum,
 }
 
 /// What a catalog file holds.
@@ -72,6 +73,7 @@ pub(super) fn encode<'a>(
                 tail: entry.tail.map(|tail| Tail {
                     offset: tail.offset,
                     bundle_offset: tail.bundle_offset,
+                    xxh3: tail.checksum,
                 }),
             })
             .collect(),
@@ -111,6 +113,7 @@ fn check(body: Body) -> Result<Decoded> {
                 tail: file.tail.map(|tail| TailSpec {
                     offset: tail.offset,
                     bundle_offset: tail.bundle_offset,
+                    checksum: tail.xxh3,
                 }),
             })
         })

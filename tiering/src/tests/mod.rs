@@ -122,6 +122,7 @@ impl World {
                 tail: Some(TailSpec {
                     offset: len as u64 - tail_len,
                     bundle_offset: snapshot.tails.len() as u64,
+                    checksum: Checksum::of(&bytes[len - tail_len as usize..]),
                 }),
             });
             snapshot

@@ -121,6 +121,7 @@ fn hostile_metadata_is_refused_and_changes_nothing() {
         Some(TailSpec {
             offset,
             bundle_offset,
+            checksum: Checksum::of(b""),
         })
     };
     for bad in [

@@ -1,0 +1,72 @@
+//! What a snapshot says of itself: checked against what it consists of, before anything local changes.
+
+use std::{fs, sync::Arc};
+
+use lazurite::{Error, snapshot::SnapshotMetadata};
+use lazurite_tests::{COUNTS, World, assert_same, fill, snapshot, tree, value};
+use lazurite_tiering::framed;
+
+const METADATA: &str = "job/chk-1/_metadata";
+
+/// A world whose job has one snapshot of 600 keys in three files, and the directory that wrote it.
+fn world() -> World {
+    let world = World::new();
+    let backend = world.builder().open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    for part in 0..3 {
+        fill(&table, part * 200..(part + 1) * 200, 0, 100);
+        backend.flush().unwrap();
+    }
+    snapshot(&backend);
+    world
+}
+
+/// Opening fails as `SnapshotCorrupt`, on the kept directory and on an empty one, for a reason that has `why` in it; no local
+/// file changes.
+#[track_caller]
+fn assert_corrupt(world: &World, what: &str, why: &str) {
+    let local = tree(&world.dir());
+    for dir in ["local", "fresh"] {
+        let builder = world.builder_at(dir, Arc::new(world.store.clone()));
+        match builder.open() {
+            Err(Error::SnapshotCorrupt { reason, .. }) => {
+                assert!(reason.contains(why), "{what}, {dir}: {reason}");
+            }
+            Err(error) => panic!("{what}, {dir}: {error:?}"),
+            Ok(_) => panic!("{what}, {dir}: it was opened"),
+        }
+    }
+    assert_same(&local, &tree(&world.dir()), what);
+    fs::remove_dir_all(world.builder_dir("fresh")).unwrap();
+}
+
+/// Replaces the metadata of snapshot 1 by what `craft` makes of it, its checksum made right again.
+fn craft(world: &World, craft: impl Fn(&mut SnapshotMetadata)) -> Vec<u8> {
+    let mut metadata = world.metadata(1);
+    craft(&mut metadata);
+    let body = serde_json::to_vec(&metadata).unwrap();
+    let framed = framed::encode("lazurite-snapshot", 1, &body);
+    world.damage(METADATA, |_| Some(framed))
+}
+
+#[track_caller]
+fn assert_opens(world: &World) {
+    let backend = world.builder().open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    for key in 0..600 {
+        assert_eq!(table.get(&key).unwrap(), Some(value(key, 0, 100)));
+    }
+}
+
+#[test]
+fn a_file_is_never_opened_with_the_tail_of_another() {
+    let world = world();
+    let old = craft(&world, |m| {
+        let first = m.files[0].tail;
+        m.files[0].tail = m.files[1].tail;
+        m.files[1].tail = first;
+    });
+    assert_corrupt(&world, "tails swapped", "is not the tail of");
+    world.heal(METADATA, &old);
+    assert_opens(&world);
+}
