@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use lazurite_env::{Env, ErrorKind, IoRuntime, remote::RemoteStore};
 use lazurite_tiering::{UnionEnv, UnionOptions};
 
@@ -230,7 +229,7 @@ fn kept_registry(
             entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
         })
     });
-    Registry::from_metadata(&kept, |key| layout.own(key), |_| None::<Bytes>)
+    Registry::from_metadata(&kept, layout)
 }
 
 /// The report's time, once the backend can be read.

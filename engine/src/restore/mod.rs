@@ -67,20 +67,7 @@ pub(crate) fn plan<'a>(
     let fetched = fetch::fetch(store, runtime, layout, metadata)?;
     let small = SmallFiles::new(metadata, &fetched.manifest)?;
     let (entries, tails) = catalog(layout, metadata, &fetched.tails)?;
-    let tail_of: BTreeMap<String, Bytes> = entries
-        .iter()
-        .filter_map(|entry| {
-            let tail = entry.tail.as_ref()?;
-            let begin = tail.bundle_offset as usize;
-            let len = (entry.file.len - tail.offset) as usize;
-            Some((entry.name.clone(), tails.slice(begin..begin + len)))
-        })
-        .collect();
-    let registry = Registry::from_metadata(
-        metadata,
-        |key| layout.own(key),
-        |file| tail_of.get(&file.name).cloned(),
-    )?;
+    let registry = Registry::from_metadata(metadata, layout)?;
     let report = RestoreReport {
         snapshot_id: metadata.id,
         user_metadata: user_metadata(metadata)?,

@@ -9,11 +9,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bytes::Bytes;
 use lazurite_env::remote::Key;
 use lazurite_tiering::Checksum;
 
-use super::metadata::{SnapshotFile, SnapshotMetadata, TailsRef};
+use super::{
+    layout::JobLayout,
+    metadata::{SnapshotMetadata, TailsRef},
+};
 
 /// A table file that is in the store.
 #[derive(Debug, Clone)]
@@ -23,10 +25,15 @@ pub(crate) struct Uploaded {
     pub(crate) checksum: Checksum,
     pub(crate) tail_offset: u64,
     pub(crate) tail_checksum: Checksum,
-    /// The bytes from `tail_offset` to the end; `None` where this process never saw them.
-    pub(crate) tail: Option<Bytes>,
     /// The tails object that holds them, and where in it; `None` until one does.
     pub(crate) stored_tail: Option<(Key, u64)>,
+}
+
+impl Uploaded {
+    /// The tail's length in bytes.
+    pub(crate) fn tail_len(&self) -> u64 {
+        self.len.saturating_sub(self.tail_offset)
+    }
 }
 
 /// The table files and tails objects that are in the store.
@@ -39,32 +46,32 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// What `metadata` says is in the store. `tail_of` gives a file's tail where it is at hand.
+    /// What `metadata` says is in the store.
     pub(crate) fn from_metadata(
         metadata: &SnapshotMetadata,
-        keys: impl Fn(&str) -> crate::Result<Key>,
-        mut tail_of: impl FnMut(&SnapshotFile) -> Option<Bytes>,
+        layout: &JobLayout,
     ) -> crate::Result<Self> {
         let mut registry = Registry::default();
         for tails in &metadata.tails {
-            registry.tails.insert(keys(&tails.key)?, tails.clone());
+            registry
+                .tails
+                .insert(layout.own(&tails.key)?, tails.clone());
         }
         for file in &metadata.files {
             let stored_tail = match file.tail {
                 Some((object, offset)) => {
-                    Some((keys(&metadata.tails[object as usize].key)?, offset))
+                    Some((layout.own(&metadata.tails[object as usize].key)?, offset))
                 }
                 None => None,
             };
             registry.files.insert(
                 file.name.clone(),
                 Uploaded {
-                    key: keys(&file.key)?,
+                    key: layout.own(&file.key)?,
                     len: file.len,
                     checksum: file.checksum,
                     tail_offset: file.tail_offset,
                     tail_checksum: file.tail_checksum,
-                    tail: tail_of(file),
                     stored_tail,
                 },
             );

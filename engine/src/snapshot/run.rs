@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use lazurite_env::remote::Key;
+use lazurite_env::{Env, remote::Key};
 use lazurite_tiering::{Checksum, RemoteFile};
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
     retention::retain,
     store::listed_ids,
     tails,
-    upload::upload_all,
+    upload::{read, upload_all},
 };
 use crate::{Error, Result, table::TableSchema};
 
@@ -120,7 +120,11 @@ impl Job {
 
     fn store_tails(&self, context: &Context) -> Result<u64> {
         let names: Vec<String> = self.capture.files.iter().map(|f| f.name.clone()).collect();
-        let Some(new) = tails::plan(&context.registry(), &names) else {
+        let Some(packing) = tails::plan(&context.registry(), &names) else {
+            return Ok(0);
+        };
+        let read = |name: &str| self.read_tail(context, name);
+        let Some(new) = tails::pack(packing, read)? else {
             return Ok(0);
         };
         let key = context.layout.tails(&token());
@@ -133,6 +137,42 @@ impl Job {
         };
         context.registry().store_tails(key, tails, &new.files);
         Ok(len)
+    }
+
+    /// The tail of a captured file that the store has: from the local file, or else from the store. Verified.
+    fn read_tail(&self, context: &Context, name: &str) -> Result<Bytes> {
+        self.deadline.check()?;
+        let Some(stored) = context.registry().get(name).cloned() else {
+            return Err(Error::Closed);
+        };
+        let files = &self.capture.files; // in the order of their names
+        let index = files.binary_search_by(|file| file.name.as_str().cmp(name));
+        let path = match index.ok().and_then(|index| files[index].staged.clone()) {
+            Some(link) => link,
+            None => context.union.db_dir().join(name),
+        };
+        let (offset, len) = (stored.tail_offset, stored.tail_len());
+        let local = context
+            .union
+            .open_random(&path)
+            .map_err(Error::from)
+            .and_then(|file| read(&*file, offset, len as usize, &path));
+        if let Ok(bytes) = local
+            && Checksum::of(&bytes) == stored.tail_checksum
+        {
+            return Ok(bytes);
+        }
+        // RocksDB may have deleted the file since, but its object stays for as long as the registry names it.
+        let (store, key) = (context.store.clone(), stored.key.clone());
+        let range = async move { store.get_range(&key, offset..offset + len).await };
+        let bytes = self.deadline.wait(&context.runtime, range)?;
+        if Checksum::of(&bytes) != stored.tail_checksum {
+            return Err(Error::SnapshotCorrupt {
+                path: stored.key.to_string(),
+                reason: format!("its last {len} bytes are not those that were written"),
+            });
+        }
+        Ok(bytes)
     }
 
     fn store_manifest(&self, context: &Context) -> Result<ManifestRef> {

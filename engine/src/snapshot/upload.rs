@@ -103,7 +103,6 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
             checksum,
             tail_offset: info.tail_offset,
             tail_checksum: Checksum::of(&tail),
-            tail: Some(tail),
             stored_tail: None,
         },
     );
@@ -216,7 +215,7 @@ async fn take_back(writer: Box<dyn ObjectWriter>) {
 }
 
 /// Exactly `len` bytes from `offset`.
-fn read(source: &dyn RandomFile, offset: u64, len: usize, path: &Path) -> Result<Bytes> {
+pub(crate) fn read(source: &dyn RandomFile, offset: u64, len: usize, path: &Path) -> Result<Bytes> {
     let mut buf = vec![0; len];
     let n = source.read_at(offset, &mut buf, ReadHint::default())?;
     if n != len {

@@ -9,3 +9,4 @@ mod readers;
 mod refusals;
 mod restore;
 mod snapshots;
+mod tails;
