@@ -11,7 +11,7 @@ use std::{
 };
 
 use lazurite_env::{Env, ErrorKind, IoRuntime, remote::RemoteStore};
-use lazurite_tiering::{UnionEnv, UnionOptions};
+use lazurite_tiering::{Checksum, UnionEnv, UnionOptions};
 
 use crate::{
     Error, Result,
@@ -23,9 +23,9 @@ use crate::{
         SnapshotMetadata,
         context::Known,
         layout::JobLayout,
-        registry::Registry,
+        registry::{Registry, Uploaded},
         retention::History,
-        store::{is_missing, list_ids, load},
+        store::{is_missing, lengths, list_ids, load},
     },
     table::TableSchema,
 };
@@ -87,8 +87,8 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         directory.check_key_groups(options.key_groups, range)?;
         if let Some(metadata) = &chosen {
             refuse_stale(options, &directory, metadata)?;
-            known.registry = kept_registry(&layout, &union, metadata)?;
         }
+        known.registry = kept_registry(&store, &runtime, &layout, &union, chosen.as_ref())?;
         directory.tables()?
     } else if let Some(metadata) = chosen {
         let plan = restore::plan(&store, &runtime, &layout, &metadata)?;
@@ -217,19 +217,58 @@ fn refuse_stale(
     })
 }
 
-/// What the newest snapshot says of files that the kept directory still has.
+/// Which files of the kept directory the store has: what the newest snapshot says of them and, for those that it does not
+/// name, the catalog. It does not name those of an older snapshot that the directory was restored from, for example; as long
+/// as they are remote, nothing but the catalog can bring them into the next snapshot.
+///
+/// The catalog alone does not prove that an object is still there, so this costs one listing where it is asked.
 fn kept_registry(
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
     layout: &JobLayout,
     union: &UnionEnv,
-    newest: &SnapshotMetadata,
+    newest: Option<&SnapshotMetadata>,
 ) -> Result<Registry> {
-    let mut kept = newest.clone();
-    kept.files.retain(|file| {
-        union.get(&file.name).is_some_and(|entry| {
-            entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
-        })
-    });
-    Registry::from_metadata(&kept, layout)
+    let mut registry = Registry::default();
+    if let Some(newest) = newest {
+        let mut kept = newest.clone();
+        kept.files.retain(|file| {
+            union.get(&file.name).is_some_and(|entry| {
+                entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
+            })
+        });
+        registry = Registry::from_metadata(&kept, layout)?;
+    }
+    let mut rest = union.entries();
+    rest.retain(|entry| registry.get(&entry.name).is_none());
+    if rest.is_empty() {
+        return Ok(registry);
+    }
+    let (store, shared) = (store.clone(), layout.shared());
+    let listed = runtime.wait(async move { store.list(Some(&shared)).await })?;
+    let present = lengths(&layout.shared(), listed);
+    for entry in rest {
+        let file = entry.file;
+        if present.get(file.key.as_str()) != Some(&file.len) {
+            continue; // A local one is uploaded again.
+        }
+        let (tail_offset, tail_checksum) = match entry.tail {
+            Some(tail) => (tail.offset, tail.checksum),
+            // Uploaded again, which finds out where its tail begins.
+            None if union.is_local(&entry.name) => continue,
+            None => (file.len, Checksum::of(b"")),
+        };
+        let uploaded = Uploaded {
+            key: file.key,
+            len: file.len,
+            checksum: file.checksum,
+            tail_offset,
+            tail_checksum,
+            stored_tail: None,
+        };
+        registry.insert(entry.name, uploaded);
+    }
+    Ok(registry)
 }
 
 /// The report's time, once the backend can be read.

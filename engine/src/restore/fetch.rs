@@ -1,6 +1,6 @@
 //! The one round of requests of a restore, and the checks on what it brought.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::{try_join_all, try_join3};
@@ -12,7 +12,7 @@ use lazurite_tiering::Checksum;
 
 use crate::{
     Error, Result,
-    snapshot::{SnapshotMetadata, layout::JobLayout},
+    snapshot::{SnapshotMetadata, layout::JobLayout, store::lengths},
 };
 
 /// What a restore needs of the store before RocksDB opens.
@@ -118,14 +118,7 @@ fn as_damage(error: EnvError) -> Error {
 
 /// Refuses a snapshot of which a table file is missing or has another length.
 fn check_files(layout: &JobLayout, metadata: &SnapshotMetadata, listed: Vec<Listed>) -> Result<()> {
-    let shared = layout.shared();
-    let present: HashMap<String, u64> = listed
-        .into_iter()
-        .filter_map(|entry| match entry {
-            Listed::Object { name, len } => Some((format!("{shared}/{name}"), len)),
-            Listed::Prefix { .. } => None,
-        })
-        .collect();
+    let present = lengths(&layout.shared(), listed);
     for file in &metadata.files {
         let reason = match present.get(&file.key) {
             Some(len) if *len == file.len => continue,

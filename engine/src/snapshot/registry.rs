@@ -4,7 +4,8 @@
 //! builds the registry anew, so a name means one content for the life of a registry.
 //!
 //! A file is entered as soon as its upload ended, whatever became of the snapshot that it was for: the next one reuses
-//! it. Nothing here is durable; after a crash the newest snapshot's metadata fills it again, and what was uploaded for a
+//! it. Nothing here is durable; after a crash the newest snapshot's metadata and the
+//! catalog fill it again, and what was uploaded for a
 //! snapshot that never completed is an orphan.
 
 use std::collections::{HashMap, HashSet};

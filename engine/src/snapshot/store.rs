@@ -1,10 +1,10 @@
 //! Reads what snapshots a store holds, without a backend: the `SnapshotStore` of tools and of a restore.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use lazurite_env::{
     IoRuntime,
-    remote::{Listed, RemoteStore},
+    remote::{Key, Listed, RemoteStore},
 };
 
 use super::{
@@ -78,6 +78,15 @@ pub(crate) fn list_ids(
     let mut ids: Vec<u64> = listed_ids(&listed).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// The lengths of the objects in a listing of `prefix`, by key.
+pub(crate) fn lengths(prefix: &Key, listed: Vec<Listed>) -> HashMap<String, u64> {
+    let objects = listed.into_iter().filter_map(|entry| match entry {
+        Listed::Object { name, len } => Some((format!("{prefix}/{name}"), len)),
+        Listed::Prefix { .. } => None,
+    });
+    objects.collect()
 }
 
 /// The numbers in a listing of the job, in no order.

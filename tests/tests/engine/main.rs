@@ -7,6 +7,7 @@ mod metadata;
 mod power;
 mod readers;
 mod refusals;
+mod reopen;
 mod restore;
 mod snapshots;
 mod tails;

@@ -115,6 +115,12 @@ impl Catalog {
         read(&self.names).live.keys().cloned().collect()
     }
 
+    /// What is catalogued, by name.
+    pub fn facts(&self) -> Vec<CatalogEntry> {
+        let names = read(&self.names);
+        names.live.values().map(|e| e.facts.clone()).collect()
+    }
+
     pub fn tails(&self) -> Option<Bundle> {
         read(&self.names).tails.clone()
     }

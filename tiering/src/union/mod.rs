@@ -203,6 +203,11 @@ impl UnionEnv {
             .map(|entry| entry.facts.clone())
     }
 
+    /// All that the catalog knows, in the order of the names. No I/O.
+    pub fn entries(&self) -> Vec<CatalogEntry> {
+        self.core.catalog.facts()
+    }
+
     /// True where `name` is catalogued and its bytes are on the local disk. No I/O.
     pub fn is_local(&self, name: &str) -> bool {
         self.core
