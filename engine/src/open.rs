@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::{Env, ErrorKind, IoRuntime, remote::RemoteStore};
+use lazurite_env::{ErrorKind, IoRuntime, remote::RemoteStore};
 use lazurite_tiering::{Checksum, UnionEnv, UnionOptions};
 
 use crate::{
@@ -45,35 +45,24 @@ pub(crate) struct Prepared {
 }
 
 /// Makes the local directory what `options` ask for. No table file is read.
+///
+/// Whatever the new state needs from the store is fetched and checked before anything of the old one goes.
 pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Result<Prepared> {
     let runtime = match &options.runtime {
         Some(runtime) => runtime.clone(),
         None => IoRuntime::new(2)?,
     };
-    let env = options.local_env();
     let store = options.open_store(&runtime)?;
-    let mut directory = Directory::open(env.clone(), &options.dir, &options.job)?;
+    let mut directory = Directory::open(options.local_env(), &options.dir, &options.job)?;
     let layout = JobLayout::new(&options.job)?;
     let ids = list_ids(&store, &runtime, &layout)?;
-    let union = open_union(options, env, &store, &runtime)?;
-    let keep = options.durability == Durability::Wal
-        && options.restore == Restore::Latest
-        && restore::has_database(&union)?;
-    let mut unfinished = BTreeSet::new();
-    let chosen = match options.restore {
-        Restore::Latest => newest(&store, &runtime, &layout, &ids, &mut unfinished)?,
-        Restore::Snapshot(id) => Some(load(&store, &runtime, &layout, id).map_err(|error| {
-            if is_missing(&error) {
-                Error::SnapshotNotFound {
-                    job: options.job.clone(),
-                    id,
-                }
-            } else {
-                error
-            }
-        })?),
-        Restore::Empty => None,
+    let found = open_union(options, &store, &runtime)?;
+    let kept = match &found {
+        Some(union) if may_keep(options) && restore::has_database(union)? => Some(union.clone()),
+        _ => None,
     };
+    let mut unfinished = BTreeSet::new();
+    let chosen = choose(options, &store, &runtime, &layout, &ids, &mut unfinished)?;
     if let Some(metadata) = &chosen {
         check_fits(options, range, metadata)?;
     }
@@ -82,16 +71,17 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         history: History::new(ids, unfinished),
         ..Known::default()
     };
-    let mut report = None;
-    let tables = if keep {
+    let (mut report, keep) = (None, kept.is_some());
+    let (union, tables) = if let Some(union) = kept {
         directory.check_key_groups(options.key_groups, range)?;
         if let Some(metadata) = &chosen {
             refuse_stale(options, &directory, metadata)?;
         }
         known.registry = kept_registry(&store, &runtime, &layout, &union, chosen.as_ref())?;
-        directory.tables()?
+        (union, directory.tables()?)
     } else if let Some(metadata) = chosen {
         let plan = restore::plan(&store, &runtime, &layout, &metadata)?;
+        let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
         directory.set_restored(newest_seen, (options.key_groups, range), &metadata.tables)?;
@@ -99,11 +89,12 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         known.registry = registry;
         report = Some(restored);
         known.history.completed(Arc::new(metadata.clone()));
-        metadata.tables
+        (union, metadata.tables)
     } else {
+        let union = or_start_over(found, options, &store, &runtime)?;
         restore::wipe(&union)?;
         directory.set_restored(newest_seen, (options.key_groups, range), &[])?;
-        Vec::new()
+        (union, Vec::new())
     };
     check_declared(options, &tables)?;
     Ok(Prepared {
@@ -119,31 +110,76 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     })
 }
 
-/// The union env; starts over where its own records are damaged and a snapshot holds all that counts.
-fn open_union(
+/// True where a database that is in the directory goes on.
+fn may_keep(options: &StateBackendBuilder) -> bool {
+    options.durability == Durability::Wal && options.restore == Restore::Latest
+}
+
+/// The snapshot that the options ask for.
+fn choose(
     options: &StateBackendBuilder,
-    env: Arc<dyn Env>,
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
-) -> Result<Arc<UnionEnv>> {
-    let union_options = || UnionOptions {
-        base: env.clone(),
+    layout: &JobLayout,
+    ids: &[u64],
+    unfinished: &mut BTreeSet<u64>,
+) -> Result<Option<SnapshotMetadata>> {
+    match options.restore {
+        Restore::Latest => newest(store, runtime, layout, ids, unfinished),
+        Restore::Snapshot(id) => match load(store, runtime, layout, id) {
+            Ok(metadata) => Ok(Some(metadata)),
+            Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
+                job: options.job.clone(),
+                id,
+            }),
+            Err(error) => Err(error),
+        },
+        Restore::Empty => Ok(None),
+    }
+}
+
+fn union_options(
+    options: &StateBackendBuilder,
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+) -> UnionOptions {
+    UnionOptions {
+        base: options.local_env(),
         root: options.dir.clone(),
         store: store.clone(),
         runtime: runtime.clone(),
         download: options.download,
-    };
-    match UnionEnv::open(union_options()) {
-        Err(error)
-            if error.kind() == ErrorKind::Corruption
-                && options.durability == Durability::Snapshot =>
-        {
-            tracing::warn!(%error, "the local files cannot be told apart any more; they are discarded");
-            UnionEnv::discard_local(&*env, &options.dir)?;
-            Ok(UnionEnv::open(union_options())?)
-        }
-        opened => Ok(opened?),
     }
+}
+
+/// The union env; `None` where its own records are damaged and the state that the directory holds is not asked for anyway.
+fn open_union(
+    options: &StateBackendBuilder,
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+) -> Result<Option<Arc<UnionEnv>>> {
+    match UnionEnv::open(union_options(options, store, runtime)) {
+        Err(error) if error.kind() == ErrorKind::Corruption && !may_keep(options) => {
+            tracing::warn!(%error, "the local files cannot be told apart any more; none will be used again");
+            Ok(None)
+        }
+        opened => Ok(Some(opened?)),
+    }
+}
+
+/// The union env of `found`, or one of an empty directory in place of one that is damaged. Only to be called when the
+/// state that is to come is known to be whole.
+fn or_start_over(
+    found: Option<Arc<UnionEnv>>,
+    options: &StateBackendBuilder,
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+) -> Result<Arc<UnionEnv>> {
+    if let Some(union) = found {
+        return Ok(union);
+    }
+    UnionEnv::discard_local(&*options.local_env(), &options.dir)?;
+    Ok(UnionEnv::open(union_options(options, store, runtime))?)
 }
 
 /// The newest complete snapshot. One request, and one more for each newer one that never completed: those are noted.

@@ -101,3 +101,58 @@ fn a_file_that_the_store_has_lost_is_uploaded_again() {
     let report = assert_snapshot_works(&world);
     assert_eq!((report.uploaded_files, report.reused_files), (2, 2));
 }
+
+#[test]
+fn a_damaged_catalog_costs_nothing_before_the_snapshot_was_found_whole() {
+    for durability in [Durability::Snapshot, Durability::Wal] {
+        let world = World::new();
+        let open = |restore| {
+            quiet(world.builder())
+                .durability(durability)
+                .restore(restore)
+                .open()
+        };
+        let backend = open(Restore::Latest).unwrap();
+        fill(&backend.value_state(&COUNTS).unwrap(), 0..100, 0, 100);
+        snapshot(&backend);
+        drop(backend);
+        let path = world.dir().join("CATALOG");
+        let mut catalog = fs::read(&path).unwrap();
+        let middle = catalog.len() / 2;
+        catalog[middle] ^= 4;
+        fs::write(&path, catalog).unwrap();
+        let local = tree(&world.dir());
+        let metadata = world.metadata(1);
+        for key in [
+            "job/chk-1/_metadata",
+            &metadata.manifest.key,
+            &metadata.tails[0].key,
+            &metadata.files[0].key,
+        ] {
+            let old = world.damage(key, |bytes| Some(bytes[1..].to_vec()));
+            let error = open(Restore::Snapshot(1)).unwrap_err();
+            assert!(matches!(error, Error::SnapshotCorrupt { .. }), "{error:?}");
+            assert_same(&local, &tree(&world.dir()), key);
+            world.heal(key, &old);
+        }
+        let other = open(Restore::Snapshot(2)).unwrap_err();
+        assert!(matches!(other, Error::SnapshotNotFound { .. }), "{other:?}");
+        let half = quiet(world.builder())
+            .durability(durability)
+            .restore(Restore::Snapshot(1))
+            .key_groups(64)
+            .open()
+            .unwrap_err();
+        assert!(matches!(half, Error::InvalidOption { .. }), "{half:?}");
+        assert_same(&local, &tree(&world.dir()), "options that do not fit");
+        // A log that is to go on is never thrown away.
+        if durability == Durability::Wal {
+            let error = open(Restore::Latest).unwrap_err();
+            assert!(!error.is_temporary() && error.to_string().contains("CATALOG"));
+            assert_same(&local, &tree(&world.dir()), "a log");
+        }
+        let backend = open(Restore::Snapshot(1)).unwrap();
+        assert_eq!(backend.restored().unwrap().reused_files, 0);
+        check(&backend, 100);
+    }
+}
