@@ -25,7 +25,7 @@ use crate::{
         layout::JobLayout,
         registry::{Registry, Uploaded},
         retention::History,
-        store::{is_missing, lengths, list_ids, load},
+        store::{Found, is_missing, lengths, list_ids, load},
     },
     table::TableSchema,
 };
@@ -63,8 +63,8 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     };
     let mut unfinished = BTreeSet::new();
     let chosen = choose(options, &store, &runtime, &layout, &ids, &mut unfinished)?;
-    if let Some(metadata) = &chosen {
-        check_fits(options, range, metadata)?;
+    if let Some(found) = &chosen {
+        check_fits(options, range, &found.metadata)?;
     }
     let newest_seen = ids.last().copied().unwrap_or(0);
     let mut known = Known {
@@ -74,22 +74,24 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     let (mut report, keep) = (None, kept.is_some());
     let (union, tables) = if let Some(union) = kept {
         directory.check_key_groups(options.key_groups, range)?;
-        if let Some(metadata) = &chosen {
-            refuse_stale(options, &directory, metadata)?;
+        let newest = chosen.as_ref().map(|found| &found.metadata);
+        if let Some(newest) = newest {
+            refuse_stale(options, &directory, newest)?;
         }
-        known.registry = kept_registry(&store, &runtime, &layout, &union, chosen.as_ref())?;
+        known.registry = kept_registry(&store, &runtime, &layout, &union, newest)?;
         (union, directory.tables()?)
-    } else if let Some(metadata) = chosen {
-        let plan = restore::plan(&store, &runtime, &layout, &metadata)?;
+    } else if let Some(chosen) = chosen {
+        let plan = restore::plan(&store, &runtime, &layout, &chosen)?;
         let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
-        directory.set_restored(newest_seen, (options.key_groups, range), &metadata.tables)?;
+        let tables = chosen.metadata.tables.clone();
+        directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
         let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
         report = Some(restored);
-        known.history.completed(Arc::new(metadata.clone()));
-        (union, metadata.tables)
+        known.history.completed(Arc::new(chosen.metadata));
+        (union, tables)
     } else {
         let union = or_start_over(found, options, &store, &runtime)?;
         restore::wipe(&union)?;
@@ -123,11 +125,11 @@ fn choose(
     layout: &JobLayout,
     ids: &[u64],
     unfinished: &mut BTreeSet<u64>,
-) -> Result<Option<SnapshotMetadata>> {
+) -> Result<Option<Found>> {
     match options.restore {
         Restore::Latest => newest(store, runtime, layout, ids, unfinished),
         Restore::Snapshot(id) => match load(store, runtime, layout, id) {
-            Ok(metadata) => Ok(Some(metadata)),
+            Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
                 job: options.job.clone(),
                 id,
@@ -182,17 +184,17 @@ fn or_start_over(
     Ok(UnionEnv::open(union_options(options, store, runtime))?)
 }
 
-/// The newest complete snapshot. One request, and one more for each newer one that never completed: those are noted.
+/// The newest complete snapshot. One round trip, and one more for each newer one that never completed: those are noted.
 fn newest(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
     ids: &[u64],
     unfinished: &mut BTreeSet<u64>,
-) -> Result<Option<SnapshotMetadata>> {
+) -> Result<Option<Found>> {
     for id in ids.iter().rev() {
         match load(store, runtime, layout, *id) {
-            Ok(metadata) => return Ok(Some(metadata)),
+            Ok(found) => return Ok(Some(found)),
             Err(error) if is_missing(&error) => {
                 unfinished.insert(*id);
             }

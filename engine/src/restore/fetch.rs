@@ -1,18 +1,21 @@
 //! The one round of requests of a restore, and the checks on what it brought.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures::future::{try_join_all, try_join3};
 use lazurite_env::{
     Error as EnvError, ErrorKind, IoRuntime,
-    remote::{Key, Listed, RemoteStore},
+    remote::{Key, RemoteStore},
 };
 use lazurite_tiering::Checksum;
 
 use crate::{
     Error, Result,
-    snapshot::{SnapshotMetadata, layout::JobLayout, store::lengths},
+    snapshot::{
+        layout::JobLayout,
+        store::{Found, as_damage, lengths},
+    },
 };
 
 /// What a restore needs of the store before RocksDB opens.
@@ -34,8 +37,9 @@ pub(super) fn fetch(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    metadata: &SnapshotMetadata,
+    found: &Found,
 ) -> Result<Fetched> {
+    let metadata = &found.metadata;
     let wanted = |key: &str, len, checksum| -> Result<Wanted> {
         Ok(Wanted {
             key: layout.own(key)?,
@@ -44,6 +48,7 @@ pub(super) fn fetch(
         })
     };
     let manifest = &metadata.manifest;
+    check_length(&found.lengths, &manifest.key, manifest.len)?;
     let manifest = wanted(&manifest.key, manifest.len, manifest.checksum)?;
     let tails = metadata
         .tails
@@ -51,10 +56,10 @@ pub(super) fn fetch(
         .map(|t| wanted(&t.key, t.len, t.checksum))
         .collect::<Result<Vec<_>>>()?;
     let (store, shared) = (store.clone(), layout.shared());
-    let no_files = metadata.files.is_empty();
+    let none_shared = metadata.files.is_empty() && metadata.tails.is_empty();
     let fetched = runtime.wait(async move {
         let list = async {
-            if no_files {
+            if none_shared {
                 Ok(Vec::new())
             } else {
                 store.list(Some(&shared)).await
@@ -68,25 +73,18 @@ pub(super) fn fetch(
         .await
     });
     let (manifest, tails, listed) = fetched.map_err(as_damage)?;
-    check_files(layout, metadata, listed)?;
+    let present = lengths(&layout.shared(), listed);
+    let files = metadata.files.iter().map(|f| (&f.key, f.len));
+    let tails_objects = metadata.tails.iter().map(|t| (&t.key, t.len));
+    for (key, len) in files.chain(tails_objects) {
+        check_length(&present, key, len)?;
+    }
     Ok(Fetched { manifest, tails })
 }
 
-/// One object, its length and checksum verified.
+/// One object, its checksum verified. Of a longer object no more is read than the snapshot wrote.
 async fn get(store: &Arc<dyn RemoteStore>, wanted: Wanted) -> lazurite_env::Result<Bytes> {
-    let bytes = store.get(&wanted.key).await?;
-    if bytes.len() as u64 != wanted.len {
-        return Err(EnvError::new(
-            ErrorKind::Corruption,
-            "read",
-            wanted.key.as_str(),
-            format!(
-                "it has {} bytes, the snapshot wrote {}",
-                bytes.len(),
-                wanted.len
-            ),
-        ));
-    }
+    let bytes = store.get_range(&wanted.key, 0..wanted.len).await?;
     let found = Checksum::of(&bytes);
     if found != wanted.checksum {
         return Err(EnvError::new(
@@ -102,33 +100,15 @@ async fn get(store: &Arc<dyn RemoteStore>, wanted: Wanted) -> lazurite_env::Resu
     Ok(bytes)
 }
 
-/// A missing or corrupt object of a complete snapshot is damage to that snapshot.
-fn as_damage(error: EnvError) -> Error {
-    match error.kind() {
-        ErrorKind::NotFound | ErrorKind::Corruption => Error::SnapshotCorrupt {
-            path: error.path().to_owned(),
-            reason: match error.message() {
-                "" => error.kind().to_string(),
-                message => message.to_owned(),
-            },
-        },
-        _ => error.into(),
-    }
-}
-
-/// Refuses a snapshot of which a table file is missing or has another length.
-fn check_files(layout: &JobLayout, metadata: &SnapshotMetadata, listed: Vec<Listed>) -> Result<()> {
-    let present = lengths(&layout.shared(), listed);
-    for file in &metadata.files {
-        let reason = match present.get(&file.key) {
-            Some(len) if *len == file.len => continue,
-            Some(len) => format!("it has {len} bytes, the snapshot wrote {}", file.len),
-            None => "it is missing".to_owned(),
-        };
-        return Err(Error::SnapshotCorrupt {
-            path: file.key.clone(),
-            reason,
-        });
-    }
-    Ok(())
+/// Refuses a snapshot of which an object is missing or has another length.
+fn check_length(present: &HashMap<String, u64>, key: &str, len: u64) -> Result<()> {
+    let reason = match present.get(key) {
+        Some(found) if *found == len => return Ok(()),
+        Some(found) => format!("it has {found} bytes, the snapshot wrote {len}"),
+        None => "it is missing".to_owned(),
+    };
+    Err(Error::SnapshotCorrupt {
+        path: key.to_owned(),
+        reason,
+    })
 }

@@ -23,7 +23,7 @@ pub(crate) use local::{clear_current, has_database, wipe};
 
 use crate::{
     Error, Result,
-    snapshot::{SnapshotMetadata, layout::JobLayout, registry::Registry},
+    snapshot::{SnapshotMetadata, layout::JobLayout, registry::Registry, store::Found},
 };
 
 /// What a backend came back with when it was opened.
@@ -56,15 +56,16 @@ pub(crate) struct Plan<'a> {
     report: RestoreReport,
 }
 
-/// Fetches and checks what a restore of `metadata` needs. Blocks for one round of requests, however many and large the
+/// Fetches and checks what a restore of the snapshot `found` needs. Blocks for one round of requests, however many and large the
 /// table files are. Changes nothing, so that a damaged snapshot costs nobody a local database that is whole.
 pub(crate) fn plan<'a>(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    metadata: &'a SnapshotMetadata,
+    found: &'a Found,
 ) -> Result<Plan<'a>> {
-    let fetched = fetch::fetch(store, runtime, layout, metadata)?;
+    let metadata = &found.metadata;
+    let fetched = fetch::fetch(store, runtime, layout, found)?;
     let small = SmallFiles::new(metadata, &fetched.manifest)?;
     let (entries, tails) = catalog(layout, metadata, &fetched.tails)?;
     let registry = Registry::from_metadata(metadata, layout)?;

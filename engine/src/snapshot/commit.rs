@@ -39,15 +39,22 @@ pub(crate) fn commit(
         return Err(error.into());
     }
     let (store, until) = (context.store.clone(), deadline.clone());
+    // No more is read than could be our own.
+    let read = async move {
+        match store.len(&key).await? {
+            found if found == len => Ok(Some(store.get_range(&key, 0..len).await?)),
+            _ => Ok(None),
+        }
+    };
     let read = context
         .runtime
-        .wait(async move { Ok(until.in_time(store.get(&key)).await) })?;
+        .wait(async move { Ok(until.in_time(read).await) })?;
     let read = match read {
         Err(Error::Env(read)) => Err(read),
         other => Ok(other?),
     };
     match read {
-        Ok(found) if found == bytes => Ok(len),
+        Ok(Some(found)) if found == bytes => Ok(len),
         Ok(_) => Err(Error::SnapshotConflict { id: metadata.id }),
         Err(read) if read.is_not_found() => Err(error.into()),
         Err(read) => {

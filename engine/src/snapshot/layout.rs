@@ -59,6 +59,11 @@ impl JobLayout {
         self.below(&format!("chk-{id}/manifest-{token}"))
     }
 
+    /// `<job>/chk-<n>`, below which all that is one snapshot's own lies.
+    pub(crate) fn snapshot(&self, id: u64) -> Key {
+        self.below(&format!("chk-{id}"))
+    }
+
     pub(crate) fn metadata(&self, id: u64) -> Key {
         self.below(&format!("chk-{id}/{METADATA}"))
     }

@@ -25,6 +25,9 @@ const FORMAT: &str = "lazurite-snapshot";
 /// The newest version that this code reads, and the one that it writes.
 const VERSION: u32 = 1;
 
+/// No `_metadata` is longer, and none that is longer is written or read: some 700,000 table files. It is read whole.
+pub(crate) const MAX_METADATA_BYTES: u64 = 256 << 20;
+
 /// What a snapshot is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,7 +164,25 @@ impl SnapshotMetadata {
     }
 
     /// The bytes of `_metadata`.
+    ///
+    /// # Errors
+    /// Where it would be longer than a reader takes.
     pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+        let bytes = self.encode_any()?;
+        if bytes.len() as u64 > MAX_METADATA_BYTES {
+            return Err(Error::InvalidOption {
+                option: "metadata",
+                reason: format!(
+                    "with it the snapshot's own would have {} bytes, and nothing reads more than {MAX_METADATA_BYTES}; give \
+                     less with the snapshot",
+                    bytes.len()
+                ),
+            });
+        }
+        Ok(bytes)
+    }
+
+    fn encode_any(&self) -> Result<Vec<u8>> {
         let head = SnapshotMetadata {
             files: Vec::new(),
             ..self.clone()

@@ -130,7 +130,7 @@ pub(crate) fn retain(context: &Context, id: u64) -> Result<()> {
 fn learn(context: &Context, history: &mut History, id: u64) -> Result<()> {
     for unknown in history.unknown_before(id) {
         match load(&context.store, &context.runtime, &context.layout, unknown) {
-            Ok(metadata) => history.completed(Arc::new(metadata)),
+            Ok(found) => history.completed(Arc::new(found.metadata)),
             // Never completed: its objects are orphans.
             Err(error) if is_missing(&error) => {
                 history.known.remove(&unknown);

@@ -104,7 +104,7 @@ impl Job {
         let unfinished = context.history().unfinished();
         for id in listed_ids(&listed).filter(|id| unfinished.contains(id)) {
             let (store, key) = (context.store.clone(), context.layout.metadata(id));
-            let read = async move { store.get(&key).await };
+            let read = async move { store.len(&key).await };
             match self.deadline.wait(&context.runtime, read) {
                 Ok(_) => overtaken = true,
                 Err(Error::Env(error)) if error.is_not_found() => {}

@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
+use futures::future::try_join;
 use lazurite_env::{
-    IoRuntime,
+    Error as EnvError, ErrorKind, IoRuntime,
     remote::{Key, Listed, RemoteStore},
 };
 
 use super::{
     layout::{JobLayout, is_job_name, snapshot_id},
-    metadata::SnapshotMetadata,
+    metadata::{MAX_METADATA_BYTES, SnapshotMetadata},
 };
 use crate::{Error, Result};
 
@@ -48,7 +50,7 @@ impl SnapshotStore {
                 Err(error) if is_missing(&error) => {}
                 // A store that cannot be reached is not a finding about one snapshot.
                 Err(error) if error.is_temporary() => return Err(error),
-                result => snapshots.push((id, result)),
+                result => snapshots.push((id, result.map(|found| found.metadata))),
             }
         }
         Ok(snapshots)
@@ -57,13 +59,14 @@ impl SnapshotStore {
     /// The metadata of one snapshot, verified.
     pub fn load(&self, job: &str, id: u64) -> Result<SnapshotMetadata> {
         let layout = JobLayout::new(job)?;
-        load(&self.store, &self.runtime, &layout, id).map_err(|error| match error {
-            error if is_missing(&error) => Error::SnapshotNotFound {
+        match load(&self.store, &self.runtime, &layout, id) {
+            Ok(found) => Ok(found.metadata),
+            Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
                 job: job.into(),
                 id,
-            },
-            error => error,
-        })
+            }),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -97,16 +100,94 @@ pub(crate) fn listed_ids(listed: &[Listed]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// Reads and verifies `_metadata`; a not-found error where the snapshot was never completed. One request.
+/// What lies under one number of a job.
+pub(crate) struct Under {
+    /// `_metadata`, not verified; `None` where the snapshot was never completed.
+    pub(crate) metadata: Option<Bytes>,
+    /// The lengths of the objects, by key.
+    pub(crate) lengths: HashMap<String, u64>,
+}
+
+/// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip.
+///
+/// # Errors
+/// `Corruption` where the listing shows a `_metadata` that is longer than any: it is not read then, or given up.
+pub(crate) async fn look_under(
+    store: Arc<dyn RemoteStore>,
+    layout: JobLayout,
+    id: u64,
+) -> lazurite_env::Result<Under> {
+    let (prefix, key) = (layout.snapshot(id), layout.metadata(id));
+    let too_long = |len: u64| {
+        (len > MAX_METADATA_BYTES).then(|| {
+            EnvError::new(
+                ErrorKind::Corruption,
+                "read",
+                key.as_str(),
+                format!("it has {len} bytes, a snapshot's has at most {MAX_METADATA_BYTES}"),
+            )
+        })
+    };
+    let list = async {
+        let lengths = lengths(&prefix, store.list(Some(&prefix)).await?);
+        match lengths.get(key.as_str()).and_then(|len| too_long(*len)) {
+            Some(error) => Err(error), // Drops the read below.
+            None => Ok(lengths),
+        }
+    };
+    let get = async {
+        match store.get(&key).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    };
+    let (lengths, metadata) = try_join(list, get).await?;
+    match metadata.as_ref().and_then(|b| too_long(b.len() as u64)) {
+        Some(error) => Err(error),
+        None => Ok(Under { metadata, lengths }),
+    }
+}
+
+/// A complete snapshot.
+pub(crate) struct Found {
+    /// Verified.
+    pub(crate) metadata: SnapshotMetadata,
+    /// The lengths of the objects under its number, by key.
+    pub(crate) lengths: HashMap<String, u64>,
+}
+
+/// Reads and verifies `_metadata`; a not-found error where the snapshot was never completed. Two requests at once.
 pub(crate) fn load(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
     id: u64,
-) -> Result<SnapshotMetadata> {
-    let (store, key) = (store.clone(), layout.metadata(id));
-    let bytes = runtime.wait(async move { store.get(&key).await })?;
-    SnapshotMetadata::decode(layout, id, &bytes)
+) -> Result<Found> {
+    let under = runtime.wait(look_under(store.clone(), layout.clone(), id));
+    let Under { metadata, lengths } = under.map_err(as_damage)?;
+    let Some(bytes) = metadata else {
+        let key = layout.metadata(id);
+        return Err(EnvError::new(ErrorKind::NotFound, "get", key.as_str(), "").into());
+    };
+    Ok(Found {
+        metadata: SnapshotMetadata::decode(layout, id, &bytes)?,
+        lengths,
+    })
+}
+
+/// A missing or corrupt object of a complete snapshot is damage to that snapshot.
+pub(crate) fn as_damage(error: EnvError) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::Corruption => Error::SnapshotCorrupt {
+            path: error.path().to_owned(),
+            reason: match error.message() {
+                "" => error.kind().to_string(),
+                message => message.to_owned(),
+            },
+        },
+        _ => error.into(),
+    }
 }
 
 /// True where the store answered that there is no such object.

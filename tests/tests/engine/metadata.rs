@@ -58,6 +58,42 @@ fn assert_opens(world: &World) {
     }
 }
 
+/// Makes an object sparse and `len` bytes long; what it held stays at its beginning. Gives that.
+fn stretch(world: &World, key: &str, len: u64) -> Vec<u8> {
+    let old = world.damage(key, Some);
+    let path = world.store_dir().join(key);
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
+    old
+}
+
+#[test]
+fn metadata_that_is_longer_than_any_is_refused_by_its_length() {
+    let world = world();
+    let old = stretch(&world, METADATA, (256 << 20) + 1);
+    assert_corrupt(&world, "too long", "at most");
+    let listed = world.snapshots().list("job").unwrap();
+    let error = listed[0].1.as_ref().unwrap_err();
+    assert!(error.to_string().contains("at most"), "{error}");
+    world.heal(METADATA, &old);
+    assert_opens(&world);
+}
+
+#[test]
+fn no_more_is_read_of_an_object_than_the_snapshot_wrote() {
+    let world = world();
+    let metadata = world.metadata(1);
+    for key in [&metadata.manifest.key, &metadata.tails[0].key] {
+        let old = stretch(&world, key, 1 << 30);
+        let before = world.store.snapshot();
+        assert_corrupt(&world, key, "it has 1073741824 bytes");
+        let read = world.store.snapshot().since(&before).bytes_in;
+        assert!(read < 1 << 20, "{key}: {read} bytes were read");
+        world.heal(key, &old);
+    }
+    assert_opens(&world);
+}
+
 #[test]
 fn a_file_is_never_opened_with_the_tail_of_another() {
     let world = world();
