@@ -18,7 +18,8 @@ use lazurite_env::remote::Key;
 use super::{
     context::Context,
     metadata::SnapshotMetadata,
-    store::{is_missing, list_ids, load},
+    pending::Deadline,
+    store::{decode, is_missing, look_for_ids, look_under},
 };
 use crate::{Error, Result};
 
@@ -93,16 +94,18 @@ impl History {
 
 /// Deletes what the newest `context.retained` snapshots do not need. Called after the commit of `id`.
 ///
-/// What could not be deleted because of an error is tried again after the next snapshot, while this process lives.
-pub(crate) fn retain(context: &Context, id: u64) -> Result<()> {
-    let listed = list_ids(&context.store, &context.runtime, &context.layout)?;
+/// Ends when the snapshot is aborted or its time is up, as when the backend is dropped. What could not be deleted then, or
+/// because of an error, is tried again after the next snapshot, while this process lives.
+pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<()> {
+    let look = look_for_ids(context.store.clone(), context.layout.clone());
+    let listed = deadline.wait(&context.runtime, look)?;
     let mut history = context.history();
     if listed.iter().any(|listed| *listed > id) {
         // Another writer builds on what would be deleted here.
         history.overtaken(id);
         return history.check_alone();
     }
-    learn(context, &mut history, id)?;
+    learn(context, &mut history, id, deadline)?;
     let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();
     let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(context.retained));
     let dropped = context.registry().take_dropped();
@@ -111,6 +114,7 @@ pub(crate) fn retain(context: &Context, id: u64) -> Result<()> {
         delete(
             context,
             &HashSet::from([context.layout.metadata(metadata.id)]),
+            deadline,
         )?;
         history.spared.extend(metadata.objects(&context.layout)?);
         history.known.remove(&metadata.id);
@@ -121,21 +125,25 @@ pub(crate) fn retain(context: &Context, id: u64) -> Result<()> {
         needed.extend(metadata.objects(&context.layout)?);
     }
     let unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
-    delete(context, &unneeded)?;
+    delete(context, &unneeded, deadline)?;
     history.spared.retain(|key| !unneeded.contains(key));
     Ok(())
 }
 
 /// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.
-fn learn(context: &Context, history: &mut History, id: u64) -> Result<()> {
+fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline) -> Result<()> {
     for unknown in history.unknown_before(id) {
-        match load(&context.store, &context.runtime, &context.layout, unknown) {
+        let look = look_under(context.store.clone(), context.layout.clone(), unknown);
+        let under = deadline.wait(&context.runtime, look);
+        match under.and_then(|under| decode(&context.layout, unknown, under)) {
             Ok(found) => history.completed(Arc::new(found.metadata)),
             // Never completed: its objects are orphans.
             Err(error) if is_missing(&error) => {
                 history.known.remove(&unknown);
             }
-            Err(error) if error.is_temporary() => return Err(error),
+            Err(error) if error.is_temporary() || matches!(error, Error::SnapshotAborted) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::warn!(%error, id = unknown, "a snapshot that cannot be read is left alone, and so are its objects");
                 history.known.remove(&unknown);
@@ -146,9 +154,9 @@ fn learn(context: &Context, history: &mut History, id: u64) -> Result<()> {
 }
 
 /// Deletes objects, all that can be; an error where one could not.
-fn delete(context: &Context, keys: &HashSet<Key>) -> Result<()> {
+fn delete(context: &Context, keys: &HashSet<Key>, deadline: &Deadline) -> Result<()> {
     let (store, keys) = (context.store.clone(), keys.clone());
-    let deleted = context.runtime.wait(async move {
+    let delete = async move {
         let results = futures::stream::iter(keys)
             .map(|key| {
                 let store = store.clone();
@@ -157,10 +165,7 @@ fn delete(context: &Context, keys: &HashSet<Key>) -> Result<()> {
             .buffer_unordered(PARALLEL_DELETES)
             .collect::<Vec<_>>()
             .await;
-        results
-            .into_iter()
-            .collect::<lazurite_env::Result<Vec<()>>>()
-    });
-    deleted?;
-    Ok(())
+        results.into_iter().collect::<lazurite_env::Result<()>>()
+    };
+    deadline.wait(&context.runtime, delete)
 }

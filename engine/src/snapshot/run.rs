@@ -2,8 +2,8 @@
 //!
 //! Order: table files, in parallel; then the tails of the new ones; then the manifest; then a look whether another writer
 //! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves orphans and no snapshot. After it, the
-//! catalog learns which local files the store holds, and older snapshots are deleted; neither can undo the commit, so an
-//! error there is logged and made good after the next snapshot or at the next restore.
+//! catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline; neither can
+//! undo the commit, so an error there is logged and made good after the next snapshot or at the next restore.
 
 use std::{
     sync::Arc,
@@ -22,7 +22,7 @@ use super::{
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
-    store::listed_ids,
+    store::look_for_ids,
     tails,
     upload::{read, upload_all},
 };
@@ -97,13 +97,12 @@ impl Job {
     /// looks again after its commit, before it deletes anything ([`retain`]). So of two that overlap, the one with the
     /// higher number sees the other's commit here, or the other sees the higher number before it deletes.
     fn refuse_overtaken(&self, context: &Context) -> Result<()> {
-        let (store, job) = (context.store.clone(), context.layout.job().clone());
-        let list = async move { store.list(Some(&job)).await };
-        let listed = self.deadline.wait(&context.runtime, list)?;
-        let mut overtaken = listed_ids(&listed).any(|id| id > self.id);
+        let look = look_for_ids(context.store.clone(), context.layout.clone());
+        let ids = self.deadline.wait(&context.runtime, look)?;
+        let mut overtaken = ids.iter().any(|id| *id > self.id);
         let unfinished = context.history().unfinished();
-        for id in listed_ids(&listed).filter(|id| unfinished.contains(id)) {
-            let (store, key) = (context.store.clone(), context.layout.metadata(id));
+        for id in ids.iter().filter(|id| unfinished.contains(id)) {
+            let (store, key) = (context.store.clone(), context.layout.metadata(*id));
             let read = async move { store.len(&key).await };
             match self.deadline.wait(&context.runtime, read) {
                 Ok(_) => overtaken = true,
@@ -273,7 +272,7 @@ impl Job {
             tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
         }
         context.history().completed(Arc::new(metadata));
-        if let Err(error) = retain(context, self.id) {
+        if let Err(error) = retain(context, self.id, &self.deadline) {
             tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
         }
     }

@@ -76,8 +76,15 @@ pub(crate) fn list_ids(
     runtime: &IoRuntime,
     layout: &JobLayout,
 ) -> Result<Vec<u64>> {
-    let (store, job) = (store.clone(), layout.job().clone());
-    let listed = runtime.wait(async move { store.list(Some(&job)).await })?;
+    Ok(runtime.wait(look_for_ids(store.clone(), layout.clone()))?)
+}
+
+/// The numbers under which the job has anything, complete or not, in growing order. One request.
+pub(crate) async fn look_for_ids(
+    store: Arc<dyn RemoteStore>,
+    layout: JobLayout,
+) -> lazurite_env::Result<Vec<u64>> {
+    let listed = store.list(Some(layout.job())).await?;
     let mut ids: Vec<u64> = listed_ids(&listed).collect();
     ids.sort_unstable();
     Ok(ids)
@@ -93,7 +100,7 @@ pub(crate) fn lengths(prefix: &Key, listed: Vec<Listed>) -> HashMap<String, u64>
 }
 
 /// The numbers in a listing of the job, in no order.
-pub(crate) fn listed_ids(listed: &[Listed]) -> impl Iterator<Item = u64> {
+fn listed_ids(listed: &[Listed]) -> impl Iterator<Item = u64> {
     listed.iter().filter_map(|entry| match entry {
         Listed::Prefix { name } => snapshot_id(name),
         Listed::Object { .. } => None,
@@ -165,7 +172,12 @@ pub(crate) fn load(
     id: u64,
 ) -> Result<Found> {
     let under = runtime.wait(look_under(store.clone(), layout.clone(), id));
-    let Under { metadata, lengths } = under.map_err(as_damage)?;
+    decode(layout, id, under.map_err(as_damage)?)
+}
+
+/// Verifies what was found under `id`; a not-found error where the snapshot was never completed.
+pub(crate) fn decode(layout: &JobLayout, id: u64, under: Under) -> Result<Found> {
+    let Under { metadata, lengths } = under;
     let Some(bytes) = metadata else {
         let key = layout.metadata(id);
         return Err(EnvError::new(ErrorKind::NotFound, "get", key.as_str(), "").into());

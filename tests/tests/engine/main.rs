@@ -9,5 +9,6 @@ mod readers;
 mod refusals;
 mod reopen;
 mod restore;
+mod retention;
 mod snapshots;
 mod tails;
