@@ -1,10 +1,10 @@
 //! Where things lie in the store: the keys of one job, and how to read them back.
 //!
 //! ```text
-//! <root>/<job>/shared/<unique id>.sst       a RocksDB table file, named by RocksDB's unique id of its content
-//! <root>/<job>/shared/<token>.tails         the tails of files that one snapshot added
-//! <root>/<job>/chk-<n>/manifest-<token>     MANIFEST and OPTIONS of snapshot n
-//! <root>/<job>/chk-<n>/_metadata            written last: the snapshot exists from here on
+//! <root>/<job>/shared/<unique id>.sst              a RocksDB table file, named by RocksDB's unique id of its content
+//! <root>/<job>/shared/<token>.tails                the tails of files that one snapshot added
+//! <root>/<job>/chk-<n>/manifest-<writer>-<token>   MANIFEST and OPTIONS of snapshot n
+//! <root>/<job>/chk-<n>/_metadata                   written last: the snapshot exists from here on
 //! ```
 //!
 //! Invariant: a name under `shared/` never means two contents, and every key read from metadata passes [`Key::new`].
@@ -55,8 +55,17 @@ impl JobLayout {
         self.below(&format!("shared/{token}.tails"))
     }
 
-    pub(crate) fn manifest(&self, id: u64, token: &str) -> Key {
-        self.below(&format!("chk-{id}/manifest-{token}"))
+    /// The manifest object of snapshot `id`, named by the directory that writes it and by a token of its own: a directory
+    /// that is opened again after a crash may try a number twice.
+    pub(crate) fn manifest(&self, id: u64, writer: &str, token: &str) -> Result<Key> {
+        Ok(self
+            .snapshot(id)
+            .join(&format!("manifest-{writer}-{token}"))?)
+    }
+
+    /// True where `key` is a manifest object of snapshot `id` that the directory `writer` wrote.
+    pub(crate) fn is_manifest_of(&self, key: &str, id: u64, writer: &str) -> bool {
+        key.starts_with(&format!("{}/manifest-{writer}-", self.snapshot(id)))
     }
 
     /// `<job>/chk-<n>`, below which all that is one snapshot's own lies.

@@ -6,6 +6,11 @@
 //! A shared object is deleted only if no retained snapshot names it, no file of the running database is served from it
 //! ([`UnionEnv::referenced_keys`](lazurite_tiering::UnionEnv::referenced_keys)), and no later snapshot may reuse it
 //! ([`Registry::needed`]). What is spared for the latter two reasons is looked at again after the next snapshot.
+//!
+//! A process that is killed between its manifest and its `_metadata` leaves the manifest, and with it a number that each open
+//! of the job has to look under: whoever wrote it may yet complete it. The directory that wrote it knows better: where it is
+//! open again, no other process writes for it. So it deletes its own, once a later snapshot of it is complete: should the
+//! dead process's last request arrive that late, what it completes is no longer the newest. Those of other directories stay.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -19,7 +24,7 @@ use super::{
     context::Context,
     metadata::SnapshotMetadata,
     pending::Deadline,
-    store::{decode, is_missing, look_for_ids, look_under},
+    store::{Under, decode, is_missing, look_for_ids, look_under},
 };
 use crate::{Error, Result};
 
@@ -32,6 +37,8 @@ pub(crate) struct History {
     known: BTreeMap<u64, Option<Arc<SnapshotMetadata>>>,
     /// Numbers that were begun and not complete when the backend opened: another writer may yet complete one.
     unfinished: BTreeSet<u64>,
+    /// The first number that this process may use.
+    first: u64,
     /// Objects to delete as soon as nothing in this process needs them.
     spared: HashSet<Key>,
     /// The snapshot at which another writer was found to have taken over.
@@ -41,12 +48,13 @@ pub(crate) struct History {
 impl History {
     /// The numbers that the job has anything under, and those of them that are known not to be complete.
     pub(crate) fn new(ids: impl IntoIterator<Item = u64>, unfinished: BTreeSet<u64>) -> Self {
-        History {
+        let mut history = History {
             known: ids.into_iter().map(|id| (id, None)).collect(),
             unfinished,
-            spared: HashSet::new(),
-            overtaken: None,
-        }
+            ..History::default()
+        };
+        history.first = history.next_id();
+        history
     }
 
     /// The id after every one that was ever seen, complete or not.
@@ -105,6 +113,8 @@ pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<
         history.overtaken(id);
         return history.check_alone();
     }
+    // Whoever completes an earlier number from now on finds this one and stops.
+    history.unfinished.clear();
     learn(context, &mut history, id, deadline)?;
     let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();
     let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(context.retained));
@@ -135,11 +145,15 @@ fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline)
     for unknown in history.unknown_before(id) {
         let look = look_under(context.store.clone(), context.layout.clone(), unknown);
         let under = deadline.wait(&context.runtime, look);
+        let own = own_manifests(context, unknown, &under);
         match under.and_then(|under| decode(&context.layout, unknown, under)) {
             Ok(found) => history.completed(Arc::new(found.metadata)),
             // Never completed: its objects are orphans.
             Err(error) if is_missing(&error) => {
                 history.known.remove(&unknown);
+                if unknown < history.first {
+                    history.spared.extend(own);
+                }
             }
             Err(error) if error.is_temporary() || matches!(error, Error::SnapshotAborted) => {
                 return Err(error);
@@ -151,6 +165,15 @@ fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline)
         }
     }
     Ok(())
+}
+
+/// The manifests under `id` that this directory wrote.
+fn own_manifests(context: &Context, id: u64, under: &Result<Under>) -> Vec<Key> {
+    let (layout, writer) = (&context.layout, &context.writer);
+    let keys = under.iter().flat_map(|under| under.lengths.keys());
+    keys.filter(|key| layout.is_manifest_of(key, id, writer))
+        .filter_map(|key| layout.own(key).ok())
+        .collect()
 }
 
 /// Deletes objects, all that can be; an error where one could not.

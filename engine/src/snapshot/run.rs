@@ -183,7 +183,9 @@ impl Job {
                 .copied()
                 .collect::<Vec<u8>>(),
         );
-        let key = context.layout.manifest(self.id, &token());
+        let key = context
+            .layout
+            .manifest(self.id, &context.writer, &token())?;
         let manifest = ManifestRef {
             key: key.to_string(),
             len: bytes.len() as u64,

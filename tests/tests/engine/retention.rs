@@ -12,7 +12,7 @@ use lazurite_env::{
     Result,
     remote::{Capabilities, Key, Listed, ObjectWriter, RemoteStore},
 };
-use lazurite_tests::{COUNTS, World, fill, snapshot};
+use lazurite_tests::{COUNTS, GateStore, World, fill, snapshot, value};
 use tokio::sync::watch;
 
 /// A store whose deletions wait for as long as it is told to.
@@ -122,4 +122,78 @@ fn a_backend_does_not_wait_for_deletions_when_it_is_dropped() {
     assert_eq!(pending.wait().unwrap().id, 2, "it was complete before");
     assert_eq!(world.ids(), [1, 2]);
     assert!(world.verify(2).is_empty());
+}
+
+/// Opens the directory and leaves a manifest without its metadata under the next number, as a process does that is killed
+/// before its commit.
+fn leave_an_orphan(world: &World, dir: &str) {
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    let backend = world
+        .builder_at(dir, Arc::new(gate.clone()))
+        .open()
+        .unwrap();
+    fill(&backend.value_state(&COUNTS).unwrap(), 0..10, 9, 100);
+    gate.hold_writes("_metadata");
+    let pending = backend.snapshot(SnapshotOptions::new()).unwrap();
+    gate.wait_until_held();
+    // The commit itself is not stopped by an abort: the end of its request is.
+    gate.shut();
+    pending.wait().unwrap_err();
+}
+
+fn manifests(world: &World) -> Vec<String> {
+    let mut keys: Vec<String> = world.objects().into_iter().collect();
+    keys.retain(|key| key.contains("/manifest-"));
+    keys
+}
+
+#[test]
+fn what_a_killed_process_left_goes_with_the_next_snapshot_of_its_directory() {
+    let world = World::new();
+    snapshot(&world.builder().open().unwrap());
+    for _ in 0..3 {
+        leave_an_orphan(&world, "local");
+    }
+    leave_an_orphan(&world, "other");
+    assert_eq!((world.ids(), manifests(&world).len()), (vec![1], 5));
+    let backend = world.builder().open().unwrap();
+    assert_eq!(manifests(&world).len(), 5, "an open deletes nothing");
+    let table = backend.value_state(&COUNTS).unwrap();
+    fill(&table, 0..10, 1, 100);
+    assert_eq!(snapshot(&backend).id, 6);
+    let left = manifests(&world);
+    assert!(left[0].starts_with("job/chk-5/manifest-"), "{left:?}");
+    assert!(left[1].starts_with("job/chk-6/manifest-"), "{left:?}");
+    assert_eq!((left.len(), world.ids()), (2, vec![6]));
+    assert!(world.verify(6).is_empty());
+
+    // Nothing is asked about the numbers before any more.
+    fill(&table, 0..10, 2, 100);
+    world.store.start_recording();
+    snapshot(&backend);
+    let records = world.store.take_recording();
+    let asked = |record: &str| (2..6).any(|id| record.contains(&format!("chk-{id}")));
+    assert!(!records.iter().any(|r| asked(&r.key)), "{records:#?}");
+}
+
+#[test]
+fn a_number_that_this_process_could_not_complete_stays_while_it_lives() {
+    let world = World::new();
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    let backend = world.builder_over(Arc::new(gate.clone())).open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    fill(&table, 0..10, 1, 100);
+    gate.hold_writes("_metadata");
+    let options = SnapshotOptions::new().timeout(Duration::from_millis(200));
+    backend.snapshot(options).unwrap().wait().unwrap_err();
+    gate.open();
+    // The request that was given up may still arrive.
+    snapshot(&backend);
+    assert_eq!((world.ids(), manifests(&world).len()), (vec![2], 2));
+    drop((table, backend));
+    let backend = world.builder().open().unwrap();
+    snapshot(&backend);
+    assert_eq!((world.ids(), manifests(&world).len()), (vec![3], 1));
+    let table = backend.value_state(&COUNTS).unwrap();
+    assert_eq!(table.get(&3).unwrap(), Some(value(3, 1, 100)));
 }
