@@ -39,7 +39,7 @@ impl Layout {
 
 /// True for a name that RocksDB gives a table file: a number of at least six digits, in its one spelling, and `.sst`.
 /// Names come from remote metadata, so this is also what keeps them inside the db directory.
-pub(crate) fn is_table_name(name: &str) -> bool {
+pub fn is_table_name(name: &str) -> bool {
     let Some(digits) = name.strip_suffix(".sst") else {
         return false;
     };

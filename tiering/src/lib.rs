@@ -30,5 +30,6 @@ mod union;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};
 pub use checksum::{Checksum, ChecksumHasher};
 pub use download::{DownloadOptions, DownloadProgress, Downloader};
+pub use layout::is_table_name;
 pub use stats::TierStats;
 pub use union::{Reuse, UnionEnv, UnionOptions};

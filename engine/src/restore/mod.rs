@@ -23,7 +23,12 @@ pub(crate) use local::{clear_current, has_database, wipe};
 
 use crate::{
     Error, Result,
-    snapshot::{SnapshotMetadata, layout::JobLayout, registry::Registry, store::Found},
+    snapshot::{
+        SnapshotMetadata,
+        layout::JobLayout,
+        registry::Registry,
+        store::{Found, as_damage},
+    },
 };
 
 /// What a backend came back with when it was opened.
@@ -68,6 +73,8 @@ pub(crate) fn plan<'a>(
     let fetched = fetch::fetch(store, runtime, layout, found)?;
     let small = SmallFiles::new(metadata, &fetched.manifest)?;
     let (entries, tails) = catalog(layout, metadata, &fetched.tails)?;
+    // What `SnapshotMetadata::decode` lets pass, the catalog does too; should it not, then now.
+    CatalogEntry::check_all(&entries, tails.len() as u64).map_err(as_damage)?;
     let registry = Registry::from_metadata(metadata, layout)?;
     let report = RestoreReport {
         snapshot_id: metadata.id,

@@ -18,7 +18,7 @@ pub(crate) fn commit(
     deadline: &Deadline,
 ) -> Result<u64> {
     deadline.check()?;
-    let bytes = Bytes::from(metadata.encode()?);
+    let bytes = Bytes::from(metadata.encode(&context.layout)?);
     let len = bytes.len() as u64;
     let key = context.layout.metadata(metadata.id);
     let (store, put_key, put_bytes) = (context.store.clone(), key.clone(), bytes.clone());

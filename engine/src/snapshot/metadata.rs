@@ -4,13 +4,14 @@
 //! [`lazurite_tiering::framed`]), so that a person can read it, a newer version is told from a corrupt one, and no bit
 //! of it is trusted before the checksum was verified. One table file stands on each line.
 //!
-//! Invariants that [`SnapshotMetadata::decode`] checks: every key lies below the job, every name is a RocksDB table
-//! file's, no name or object stands twice, every tail lies inside its file and inside its object.
+//! Invariants that [`SnapshotMetadata::decode`] checks, and a commit before it writes: every key lies below the job, every
+//! name is a RocksDB table file's, no name or object stands twice, every tail lies inside its file and inside its object, no
+//! object holds more tails than bytes, and no sum of lengths overflows.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lazurite_env::{ErrorKind, remote::Key};
-use lazurite_tiering::{Checksum, framed};
+use lazurite_tiering::{Checksum, framed, is_table_name};
 use serde::{Deserialize, Serialize};
 
 use super::layout::JobLayout;
@@ -149,7 +150,7 @@ impl SnapshotFile {
 impl SnapshotMetadata {
     /// Bytes of all table files.
     pub fn data_bytes(&self) -> u64 {
-        self.files.iter().map(|f| f.len).sum()
+        sum(self.files.iter().map(|f| f.len)).unwrap_or(u64::MAX)
     }
 
     /// Every object that this snapshot needs, its `_metadata` left out.
@@ -163,17 +164,23 @@ impl SnapshotMetadata {
             .collect()
     }
 
-    /// The bytes of `_metadata`.
+    /// The bytes of `_metadata`, which can be read again.
     ///
     /// # Errors
-    /// Where it would be longer than a reader takes.
-    pub(crate) fn encode(&self) -> Result<Vec<u8>> {
+    /// Where they would be more than a reader takes, or not pass its checks.
+    pub(crate) fn encode(&self, layout: &JobLayout) -> Result<Vec<u8>> {
+        self.check(layout, self.id)
+            .map_err(|reason| self.corrupt(format!("it could not be read again: {reason}")))?;
+        self.encode_within(MAX_METADATA_BYTES)
+    }
+
+    fn encode_within(&self, max: u64) -> Result<Vec<u8>> {
         let bytes = self.encode_any()?;
-        if bytes.len() as u64 > MAX_METADATA_BYTES {
+        if bytes.len() as u64 > max {
             return Err(Error::InvalidOption {
                 option: "metadata",
                 reason: format!(
-                    "with it the snapshot's own would have {} bytes, and nothing reads more than {MAX_METADATA_BYTES}; give \
+                    "with it the snapshot's own would have {} bytes, and nothing reads more than {max}; give \
                      less with the snapshot",
                     bytes.len()
                 ),
@@ -228,46 +235,65 @@ impl SnapshotMetadata {
                 self.id, self.job
             ));
         }
-        let own = |key: &str| match layout.own(key) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        };
-        let mut seen = HashSet::new();
+        let files = self.files.iter().map(|f| &f.key);
+        let tails = self.tails.iter().map(|t| &t.key);
+        let mut objects = HashSet::new();
+        for key in files.chain(tails).chain([&self.manifest.key]) {
+            layout.own(key).map_err(|error| error.to_string())?;
+            once(&mut objects, key)?;
+        }
+        let mut names = HashSet::new();
         for file in &self.files {
-            own(&file.key)?;
-            if !is_table_file_name(&file.name) {
+            if !is_table_name(&file.name) {
                 return Err(format!("{:?} is not the name of a table file", file.name));
             }
-            if !seen.insert(file.name.as_str()) {
-                return Err(format!("{} stands in it twice", file.name));
-            }
-            if !self.holds_tail(file) {
-                return Err(format!("the tail of {} lies outside its object", file.name));
-            }
+            once(&mut names, &file.name)?;
         }
-        for tails in &self.tails {
-            own(&tails.key)?;
-        }
-        own(&self.manifest.key)?;
-        let parts = self.manifest.parts.iter();
-        let sum = parts
-            .clone()
-            .try_fold(0u64, |sum, (_, len)| sum.checked_add(*len));
-        if sum != Some(self.manifest.len) || parts.clone().any(|(name, _)| !is_plain_name(name)) {
-            return Err("the parts of its manifest object do not add up".into());
+        self.check_lengths()?;
+        let mut parts = HashSet::new();
+        for (name, _) in &self.manifest.parts {
+            if !is_plain_name(name) {
+                return Err(format!("{name:?} is not the name of a file"));
+            }
+            once(&mut parts, name)?;
         }
         let mut tables = HashSet::new();
         for table in &self.tables {
             check_table_name(&table.name).map_err(|error| error.to_string())?;
-            if !tables.insert(table.name.as_str()) {
-                return Err(format!("table {} stands in it twice", table.name));
-            }
+            once(&mut tables, &table.name)?;
         }
         let mut user = self.user_metadata.iter();
         match user.find(|(_, value)| value.bytes().is_none()) {
             Some((name, _)) => Err(format!("the user metadata {name:?} is not hexadecimal")),
             None => Ok(()),
         }
+    }
+
+    /// Lengths and places: inside what they are a part of, and of a sum that there is.
+    fn check_lengths(&self) -> Result<(), String> {
+        let mut held: HashMap<u32, u64> = HashMap::new();
+        for file in &self.files {
+            if !self.holds_tail(file) {
+                return Err(format!("the tail of {} lies outside its object", file.name));
+            }
+            if let Some((object, _)) = file.tail {
+                let held = held.entry(object).or_default();
+                *held = held.saturating_add(file.tail_len());
+                let tails = &self.tails[object as usize]; // `holds_tail` found it
+                if *held > tails.len {
+                    return Err(format!("{} holds more tails than bytes", tails.key));
+                }
+            }
+        }
+        let files = sum(self.files.iter().map(|f| f.len));
+        let tails = sum(self.tails.iter().map(|t| t.len));
+        if files.is_none() || tails.is_none() {
+            return Err("the lengths of its objects overflow".into());
+        }
+        if sum(self.manifest.parts.iter().map(|(_, len)| *len)) != Some(self.manifest.len) {
+            return Err("the parts of its manifest object do not add up".into());
+        }
+        Ok(())
     }
 
     fn holds_tail(&self, file: &SnapshotFile) -> bool {
@@ -287,11 +313,18 @@ impl SnapshotMetadata {
     }
 }
 
-/// `000012.sst`: digits and the ending, nothing that leaves a directory.
-pub(crate) fn is_table_file_name(name: &str) -> bool {
-    name.strip_suffix(".sst").is_some_and(|digits| {
-        (6..=20).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit())
-    })
+/// Refuses a name that is in `seen`.
+fn once<'a>(seen: &mut HashSet<&'a str>, name: &'a str) -> Result<(), String> {
+    if seen.insert(name) {
+        Ok(())
+    } else {
+        Err(format!("{name} stands in it twice"))
+    }
+}
+
+/// `None` where it overflows.
+fn sum(mut lengths: impl Iterator<Item = u64>) -> Option<u64> {
+    lengths.try_fold(0u64, u64::checked_add)
 }
 
 /// A file name without any path in it.
@@ -301,4 +334,47 @@ fn is_plain_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata() -> SnapshotMetadata {
+        SnapshotMetadata {
+            job: "job".into(),
+            id: 7,
+            writer: "w".into(),
+            created_unix_ms: 0,
+            key_groups: 4,
+            key_group_range: KeyGroupRange::all(4).unwrap(),
+            tables: Vec::new(),
+            user_metadata: BTreeMap::new(),
+            manifest: ManifestRef {
+                key: "job/chk-7/manifest".into(),
+                len: 8,
+                checksum: Checksum::of(b""),
+                parts: vec![("CURRENT".into(), 8)],
+            },
+            tails: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let layout = JobLayout::new("job").unwrap();
+        let mut metadata = metadata();
+        let bytes = metadata.encode(&layout).unwrap();
+        assert_eq!(
+            SnapshotMetadata::decode(&layout, 7, &bytes).unwrap(),
+            metadata
+        );
+        assert!(metadata.encode_within(bytes.len() as u64).is_ok());
+        let error = metadata.encode_within(bytes.len() as u64 - 1).unwrap_err();
+        assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+        metadata.manifest.parts.push(("CURRENT".into(), 0));
+        let error = metadata.encode(&layout).unwrap_err();
+        assert!(error.to_string().contains("twice"), "{error}");
+    }
 }

@@ -106,3 +106,52 @@ fn a_file_is_never_opened_with_the_tail_of_another() {
     world.heal(METADATA, &old);
     assert_opens(&world);
 }
+
+#[test]
+fn metadata_that_the_catalog_would_refuse_is_refused_before_anything_local_changes() {
+    type Craft = fn(&mut SnapshotMetadata);
+    let crafts: [(&str, Craft); 11] = [
+        ("is not the name", |m| {
+            m.files[0].name = "0000012.sst".into()
+        }),
+        ("is not the name", |m| {
+            m.files[0].name = "99999999999999999999.sst".into()
+        }),
+        ("twice", |m| m.files[0].name = m.files[1].name.clone()),
+        ("twice", |m| m.files[0].key = m.files[1].key.clone()),
+        ("twice", |m| {
+            let mut again = m.files[0].clone();
+            again.name = "900000.sst".into();
+            m.files.push(again);
+        }),
+        ("twice", |m| m.tails.push(m.tails[0].clone())),
+        ("twice", |m| m.manifest.key = m.tails[0].key.clone()),
+        ("twice", |m| m.manifest.parts.push(("CURRENT".into(), 0))),
+        ("overflow", |m| {
+            for file in &mut m.files {
+                (file.len, file.tail_offset) = (1 << 63, 1 << 63);
+            }
+        }),
+        ("overflow", |m| {
+            for name in ["a", "b"] {
+                let mut tails = m.tails[0].clone();
+                tails.key = format!("job/shared/{name}.tails");
+                tails.len = 1 << 63;
+                m.tails.push(tails);
+            }
+        }),
+        ("more tails than bytes", |m| {
+            let mut again = m.files[0].clone();
+            again.name = "900000.sst".into();
+            again.key = "job/shared/again.sst".into();
+            m.files.push(again);
+        }),
+    ];
+    let world = world();
+    for (index, (why, change)) in crafts.into_iter().enumerate() {
+        let old = craft(&world, change);
+        assert_corrupt(&world, &format!("craft {index}"), why);
+        world.heal(METADATA, &old);
+    }
+    assert_opens(&world);
+}

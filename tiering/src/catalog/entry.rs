@@ -55,8 +55,12 @@ pub struct CatalogEntry {
 impl CatalogEntry {
     /// Refuses names that leave the directory or are spelt twice, and tails outside the file or the bundle.
     ///
-    /// Entries come from remote metadata: nothing of them is trusted before this.
-    pub(crate) fn check_all(entries: &[CatalogEntry], bundle_len: u64) -> Result<()> {
+    /// Entries come from remote metadata: nothing of them is trusted before this. `bundle_len`: the length of the tail bundle
+    /// in bytes. [`UnionEnv::restore`](crate::UnionEnv::restore) checks the same; this tells it before anything is changed.
+    ///
+    /// # Errors
+    /// `Corruption` naming the entry.
+    pub fn check_all(entries: &[CatalogEntry], bundle_len: u64) -> Result<()> {
         let mut names = BTreeSet::new();
         for entry in entries {
             let bad = |why: &str| {
