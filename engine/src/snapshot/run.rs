@@ -22,7 +22,7 @@ use super::{
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
-    store::look_for_ids,
+    store::{look_for_ids, look_under},
     tails,
     upload::{read, upload_all},
 };
@@ -102,13 +102,9 @@ impl Job {
         let mut overtaken = ids.iter().any(|id| *id > self.id);
         let unfinished = context.history().unfinished();
         for id in ids.iter().filter(|id| unfinished.contains(id)) {
-            let (store, key) = (context.store.clone(), context.layout.metadata(*id));
-            let read = async move { store.len(&key).await };
-            match self.deadline.wait(&context.runtime, read) {
-                Ok(_) => overtaken = true,
-                Err(Error::Env(error)) if error.is_not_found() => {}
-                Err(error) => return Err(error),
-            }
+            let look = look_under(context.store.clone(), context.layout.clone(), *id);
+            let under = self.deadline.wait(&context.runtime, look)?;
+            overtaken |= under.metadata.is_some();
         }
         if overtaken {
             context.history().overtaken(self.id);

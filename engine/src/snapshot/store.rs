@@ -115,9 +115,11 @@ pub(crate) struct Under {
     pub(crate) lengths: HashMap<String, u64>,
 }
 
-/// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip.
+/// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip. `_metadata` is taken to be missing
+/// only where the listing does not show it either.
 ///
 /// # Errors
+/// `Unavailable` where the store lists `_metadata` and denies it.
 /// `Corruption` where the listing shows a `_metadata` that is longer than any: it is not read then, or given up.
 pub(crate) async fn look_under(
     store: Arc<dyn RemoteStore>,
@@ -150,6 +152,12 @@ pub(crate) async fn look_under(
         }
     };
     let (lengths, metadata) = try_join(list, get).await?;
+    if metadata.is_none() && lengths.contains_key(key.as_str()) {
+        // One that denies for a moment what it has must not turn a complete snapshot into one that never was: an older one
+        // would be restored, or files go that it needs.
+        let why = "the store lists this object, but says that it is not there; try again";
+        return Err(EnvError::new(ErrorKind::Unavailable, "get", key.as_str(), why));
+    }
     match metadata.as_ref().and_then(|b| too_long(b.len() as u64)) {
         Some(error) => Err(error),
         None => Ok(Under { metadata, lengths }),
