@@ -5,7 +5,8 @@
 //!
 //! A shared object is deleted only if no retained snapshot names it, no file of the running database is served from it
 //! ([`UnionEnv::referenced_keys`](lazurite_tiering::UnionEnv::referenced_keys)), and no later snapshot may reuse it
-//! ([`Registry::needed`]). What is spared for the latter two reasons is looked at again after the next snapshot.
+//! ([`Registry::needed`]). What is spared for the latter two reasons is looked at again after the next snapshot. While the
+//! metadata of some snapshot cannot be read, nobody knows what it needs, and no shared object is deleted.
 //!
 //! A process that is killed between its manifest and its `_metadata` leaves the manifest, and with it a number that each open
 //! of the job has to look under: whoever wrote it may yet complete it. The directory that wrote it knows better: where it is
@@ -115,7 +116,7 @@ pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<
     }
     // Whoever completes an earlier number from now on finds this one and stops.
     history.unfinished.clear();
-    learn(context, &mut history, id, deadline)?;
+    let all_known = learn(context, &mut history, id, deadline)?;
     let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();
     let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(context.retained));
     let dropped = context.registry().take_dropped();
@@ -129,6 +130,9 @@ pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<
         history.spared.extend(metadata.objects(&context.layout)?);
         history.known.remove(&metadata.id);
     }
+    if !all_known {
+        return Ok(());
+    }
     let mut needed = context.union.referenced_keys();
     needed.extend(context.registry().needed());
     for metadata in retained {
@@ -141,7 +145,9 @@ pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<
 }
 
 /// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.
-fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline) -> Result<()> {
+/// False where one cannot be read: it is not known then what it needs, and it is asked for again after the next snapshot.
+fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline) -> Result<bool> {
+    let mut all_known = true;
     for unknown in history.unknown_before(id) {
         let look = look_under(context.store.clone(), context.layout.clone(), unknown);
         let under = deadline.wait(&context.runtime, look);
@@ -159,12 +165,12 @@ fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline)
                 return Err(error);
             }
             Err(error) => {
-                tracing::warn!(%error, id = unknown, "a snapshot that cannot be read is left alone, and so are its objects");
-                history.known.remove(&unknown);
+                tracing::warn!(%error, id = unknown, "a snapshot cannot be read; no shared object is deleted while it is in the store");
+                all_known = false;
             }
         }
     }
-    Ok(())
+    Ok(all_known)
 }
 
 /// The manifests under `id` that this directory wrote.
