@@ -40,6 +40,8 @@ pub(crate) struct History {
     unfinished: BTreeSet<u64>,
     /// The first number that this process may use.
     first: u64,
+    /// Numbers that this process tried since its last complete snapshot: another writer may have one of them by now.
+    attempted: BTreeSet<u64>,
     /// Objects to delete as soon as nothing in this process needs them.
     spared: HashSet<Key>,
     /// The snapshot at which another writer was found to have taken over.
@@ -66,6 +68,7 @@ impl History {
     /// Notes that `id` may be in the store, though its commit was not confirmed.
     pub(crate) fn attempted(&mut self, id: u64) {
         self.known.entry(id).or_insert(None);
+        self.attempted.insert(id);
     }
 
     /// Notes that another writer has taken over. From then on nothing is written or deleted: what this process knows of
@@ -82,9 +85,12 @@ impl History {
         }
     }
 
-    /// Numbers that were begun and not complete when the backend opened.
-    pub(crate) fn unfinished(&self) -> BTreeSet<u64> {
-        self.unfinished.clone()
+    /// Numbers that were begun and are not known to be complete; true for those that this process began.
+    pub(crate) fn unfinished(&self) -> BTreeMap<u64, bool> {
+        let others = self.unfinished.iter().map(|id| (*id, false));
+        others
+            .chain(self.attempted.iter().map(|id| (*id, true)))
+            .collect()
     }
 
     /// The numbers below `id` of which it is not known what is under them.
@@ -97,6 +103,7 @@ impl History {
     }
 
     pub(crate) fn completed(&mut self, metadata: Arc<SnapshotMetadata>) {
+        self.attempted.retain(|id| *id > metadata.id);
         self.known.insert(metadata.id, Some(metadata));
     }
 }

@@ -22,7 +22,7 @@ use super::{
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
-    store::{look_for_ids, look_under},
+    store::{decode, look_for_ids, look_under},
     tails,
     upload::{read, upload_all},
 };
@@ -91,7 +91,7 @@ impl Job {
     }
 
     /// Refuses where another writer has taken over: where the job has a later snapshot, begun or complete, or an earlier one
-    /// complete that was not when this backend opened.
+    /// complete that was not when this backend opened, or that has a number which failed here.
     ///
     /// Two writers cannot miss each other: each makes its own number visible (by its manifest) before it looks here, and
     /// looks again after its commit, before it deletes anything ([`retain`]). So of two that overlap, the one with the
@@ -101,10 +101,20 @@ impl Job {
         let ids = self.deadline.wait(&context.runtime, look)?;
         let mut overtaken = ids.iter().any(|id| *id > self.id);
         let unfinished = context.history().unfinished();
-        for id in ids.iter().filter(|id| unfinished.contains(id)) {
-            let look = look_under(context.store.clone(), context.layout.clone(), *id);
+        for id in ids.into_iter().filter(|id| *id < self.id) {
+            let Some(begun_here) = unfinished.get(&id) else {
+                continue;
+            };
+            let look = look_under(context.store.clone(), context.layout.clone(), id);
             let under = self.deadline.wait(&context.runtime, look)?;
-            overtaken |= under.metadata.is_some();
+            overtaken |= match under.metadata {
+                None => false,
+                // A commit of this writer whose answer was lost is no other's.
+                Some(_) if *begun_here => {
+                    decode(&context.layout, id, under)?.metadata.writer != context.writer
+                }
+                Some(_) => true,
+            };
         }
         if overtaken {
             context.history().overtaken(self.id);

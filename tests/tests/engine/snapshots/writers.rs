@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, thread};
 
-use lazurite::{Error, SnapshotOptions};
+use lazurite::{Error, SnapshotOptions, SnapshotReport, StateBackend};
+use lazurite_env::{ErrorKind, FaultPlan, Op, remote::FaultStore};
 use lazurite_tests::{COUNTS, GateStore, World, fill, snapshot, value};
 
 use super::open;
@@ -110,6 +111,120 @@ fn a_writer_that_was_overtaken_damages_nothing() {
     assert!(world.verify(4).is_empty());
     fill(&new_table, 7..8, 2, 100);
     let report = snapshot(&new);
+    assert_eq!(world.ids(), [report.id]);
+    assert!(world.verify(report.id).is_empty());
+}
+
+fn try_snapshot(backend: &StateBackend) -> Result<SnapshotReport, Error> {
+    backend.snapshot(SnapshotOptions::new())?.wait()
+}
+
+#[track_caller]
+fn assert_conflict(outcome: Result<SnapshotReport, Error>) {
+    assert!(
+        matches!(outcome, Err(Error::SnapshotConflict { .. })),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_snapshot_that_completes_after_another_writer_opened_is_not_built_over() {
+    let world = World::new();
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    let first = world
+        .builder_at("first", Arc::new(gate.clone()))
+        .open()
+        .unwrap();
+    fill(&first.value_state(&COUNTS).unwrap(), 0..200, 1, 100);
+    gate.hold_writes("_metadata");
+    let pending = first.snapshot(SnapshotOptions::new()).unwrap();
+    gate.wait_until_held();
+    // Begun and not complete: the second writer begins with nothing.
+    let second = world
+        .builder_at("second", Arc::new(world.store.clone()))
+        .open()
+        .unwrap();
+    assert!(second.restored().is_none());
+    fill(&second.value_state(&COUNTS).unwrap(), 0..200, 2, 100);
+    gate.open();
+    assert_eq!(pending.wait().unwrap().id, 1);
+    // It knows nothing of what the first one holds, so it must not subsume it.
+    assert_conflict(try_snapshot(&second));
+    assert_conflict(try_snapshot(&second));
+    assert_eq!(world.ids(), [1]);
+    assert!(world.verify(1).is_empty());
+    let report = snapshot(&first);
+    assert_eq!(world.ids(), [report.id]);
+    assert!(world.verify(report.id).is_empty());
+    drop((first, second));
+    let (_backend, table) = open(&world);
+    assert_eq!(table.get(&9).unwrap(), Some(value(9, 1, 100)));
+}
+
+#[test]
+fn a_rival_that_builds_on_the_last_snapshot_keeps_its_files() {
+    let world = World::new();
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    let old = world
+        .builder_at("old", Arc::new(gate.clone()))
+        .open()
+        .unwrap();
+    let table = old.value_state(&COUNTS).unwrap();
+    fill(&table, 0..500, 1, 100);
+    snapshot(&old);
+    // All files of snapshot 1 are replaced in snapshot 2, which waits for its last step, past its look at the store.
+    fill(&table, 0..500, 2, 100);
+    old.compact().unwrap();
+    gate.hold_writes("_metadata");
+    let pending = old.snapshot(SnapshotOptions::new()).unwrap();
+    gate.wait_until_held();
+    let new = world
+        .builder_at("new", Arc::new(world.store.clone()))
+        .open()
+        .unwrap();
+    assert_eq!(new.restored().unwrap().snapshot_id, 1);
+    let new_table = new.value_state(&COUNTS).unwrap();
+    fill(&new_table, 0..1, 3, 100);
+    assert_eq!(snapshot(&new).id, 3);
+    assert_eq!(
+        world.metadata(3).files.len(),
+        2,
+        "it refers to the old file"
+    );
+    gate.open();
+    assert_eq!(pending.wait().unwrap().id, 2);
+    // The old one deleted nothing, and is out.
+    assert!(world.verify(3).is_empty(), "{:?}", world.verify(3));
+    assert_conflict(try_snapshot(&old));
+    assert!(world.verify(3).is_empty());
+    drop((table, old, new_table, new));
+    let (backend, table) = open(&world);
+    assert_eq!(backend.restored().unwrap().snapshot_id, 3);
+    assert_eq!(table.get(&0).unwrap(), Some(value(0, 3, 100)));
+    assert_eq!(table.get(&9).unwrap(), Some(value(9, 1, 100)));
+}
+
+#[test]
+fn a_number_that_failed_here_and_was_taken_by_another_writer_is_not_built_over() {
+    let world = World::new();
+    let plan = FaultPlan::new();
+    let broken = FaultStore::new(Arc::new(world.store.clone()), plan.clone());
+    let first = world.builder_at("first", Arc::new(broken)).open().unwrap();
+    let second = world
+        .builder_at("second", Arc::new(world.store.clone()))
+        .open()
+        .unwrap();
+    fill(&first.value_state(&COUNTS).unwrap(), 0..200, 1, 100);
+    fill(&second.value_state(&COUNTS).unwrap(), 0..200, 2, 100);
+    plan.set_filter(|op| op == Op::PutIfAbsent, "");
+    plan.fail_nth(0, ErrorKind::Unavailable);
+    assert!(try_snapshot(&first).unwrap_err().is_temporary());
+    plan.disable();
+    assert_eq!(snapshot(&second).id, 1);
+    assert_conflict(try_snapshot(&first));
+    assert_eq!(world.ids(), [1]);
+    assert!(world.verify(1).is_empty());
+    let report = snapshot(&second);
     assert_eq!(world.ids(), [report.id]);
     assert!(world.verify(report.id).is_empty());
 }
