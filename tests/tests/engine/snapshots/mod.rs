@@ -1,5 +1,6 @@
 //! Snapshots: what they upload, keep, refuse and survive, and that each comes back as it was.
 
+mod commit;
 mod retention;
 mod states;
 mod under_way;
