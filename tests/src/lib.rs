@@ -1,6 +1,5 @@
 //! What the integration tests share: a world with a counted store and a local directory that can be lost.
 
-pub mod fork;
 mod gate;
 mod look;
 pub mod model;

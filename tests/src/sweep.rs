@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -13,12 +16,11 @@ use lazurite::{
 };
 use lazurite_env::{
     Effect, Env, ErrorKind, FaultEnv, FaultPlan, IoRuntime, Op, PosixEnv,
-    remote::{FaultStore, RemoteStore},
+    remote::{FaultStore, MemoryStore, RemoteStore},
 };
 use tempfile::TempDir;
 
 use crate::{
-    fork::ForkStore,
     model::{Model, check, write},
     watchdog::within,
 };
@@ -26,11 +28,30 @@ use crate::{
 /// The longest that one scenario, with one fault in it, may take.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// Scenarios of one sweep that run at once.
+const WORKERS: usize = 8;
+
 /// Bytes of a value.
 pub const LEN: usize = 40;
 
 /// The threads of all rigs: one set for the whole run.
 pub static RUNTIME: LazyLock<IoRuntime> = LazyLock::new(|| IoRuntime::new(2).expect("I/O threads"));
+
+/// Many background threads of RocksDB, which all databases of a process share and the most demanding one decides on: a job
+/// that failed sleeps for a second before it gives its thread back.
+static BACKGROUND_THREADS: LazyLock<()> = LazyLock::new(|| {
+    let temp = fast_tempdir();
+    let options = RocksDbOptions {
+        background_jobs: 64,
+        ..RocksDbOptions::default()
+    };
+    let backend = StateBackend::builder(temp.path())
+        .io_runtime(RUNTIME.clone())
+        .remote_store(Arc::new(MemoryStore::new()))
+        .rocksdb(options)
+        .open();
+    backend.expect("an empty state");
+});
 
 /// A temporary directory in memory where the machine has one, since these tests sync thousands of files.
 pub fn fast_tempdir() -> TempDir {
@@ -45,6 +66,7 @@ pub fn fast_tempdir() -> TempDir {
 
 /// Options for a tiny state: few threads, short waits.
 pub fn tiny(dir: &Path) -> StateBackendBuilder {
+    LazyLock::force(&BACKGROUND_THREADS);
     StateBackend::builder(dir)
         .job("job")
         .io_runtime(RUNTIME.clone())
@@ -71,7 +93,7 @@ pub struct Rig {
     /// Breaks operations. Disabled while a scenario is prepared and while its outcome is checked.
     pub plan: Arc<FaultPlan>,
     /// What lies in the store, never broken.
-    pub store: ForkStore,
+    pub store: MemoryStore,
     /// For all backends of this rig.
     pub durability: Durability,
     /// What each snapshot that was ever tried holds, complete or not.
@@ -80,8 +102,8 @@ pub struct Rig {
     acknowledged: Mutex<u64>,
     /// What the local directory must hold where it is more than the newest snapshot.
     kept: Mutex<Option<Model>>,
-    /// Whether scenarios write to the store, which then has to be looked through after each.
-    writes: bool,
+    /// Whether scenarios begin with table files, which RocksDB then opens in the background.
+    opens_files: bool,
     temp: TempDir,
 }
 
@@ -92,25 +114,24 @@ impl Rig {
         plan.disable();
         Rig {
             plan,
-            store: ForkStore::default(),
+            store: MemoryStore::new(),
             durability,
             models: Mutex::default(),
             acknowledged: Mutex::default(),
             kept: Mutex::default(),
-            writes: true,
+            opens_files: false,
             temp: fast_tempdir(),
         }
     }
 
-    /// A rig of its own that holds what this one holds now, the local directory included; for scenarios that write nothing
-    /// to the store. No backend may be open.
-    pub fn fork_to_read(&self) -> Self {
+    /// A rig of its own that holds what this one holds now, the local directory included. No backend may be open.
+    pub fn fork(&self) -> Self {
         let fork = Rig {
             store: self.store.fork(),
             models: Mutex::new(lock(&self.models).clone()),
             acknowledged: Mutex::new(*lock(&self.acknowledged)),
             kept: Mutex::new(lock(&self.kept).clone()),
-            writes: false,
+            opens_files: true,
             ..Rig::new(self.durability)
         };
         if self.dir().exists() {
@@ -150,23 +171,10 @@ impl Rig {
         *lock(&self.kept) = Some(model.clone());
     }
 
-    /// What the newest snapshot that was acknowledged holds.
-    pub fn newest(&self) -> Model {
-        let models = lock(&self.models);
-        models
-            .get(&lock(&self.acknowledged))
-            .cloned()
-            .unwrap_or_default()
-    }
-
     /// What must hold after any fault, now that there are none any more. Panics where it does not.
     fn check_after(&self) {
         let before = self.store.keys();
-        let newest = if self.writes {
-            self.check_store()
-        } else {
-            self.newest()
-        };
+        let newest = self.check_store();
         let expected = match lock(&self.kept).clone() {
             Some(model) => model,
             None => newest,
@@ -251,11 +259,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Which operations a sweep breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tier {
+pub enum Ops {
     /// Those of the store.
     Remote,
+    /// Those by which the store is asked for one object.
+    Lookups,
     /// Those of the local disk.
     Local,
+}
+
+impl Ops {
+    fn accepts(self, op: Op) -> bool {
+        match self {
+            Ops::Remote => op.is_remote(),
+            Ops::Lookups => matches!(op, Op::Get | Op::GetRange | Op::ObjectLen),
+            Ops::Local => !op.is_remote(),
+        }
+    }
 }
 
 /// One way to break operations.
@@ -268,7 +288,7 @@ pub enum Fault {
 }
 
 /// What a sweep did.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Swept {
     /// Scenarios in which a fault was injected: one for each operation.
     pub injected: u64,
@@ -276,58 +296,91 @@ pub struct Swept {
     pub errors: u64,
 }
 
-/// Prepares a scenario without faults, runs it with the i-th operation of `tier` broken, and checks all that must hold
-/// after; for every `step`-th i from 0 until the scenario has no i-th operation.
+/// Prepares a scenario without faults, runs it with the i-th operation that `ops` accepts broken, and checks all that must
+/// hold after; for every i from 0 until the scenario has no i-th operation. Several i at once, each with a rig of its own:
+/// most of the time is spent where RocksDB sleeps after an error.
 ///
 /// `run` gives `Err` for an error that the engine showed, and panics where an answer was wrong.
 pub fn sweep<S>(
     name: &str,
-    tier: Tier,
+    ops: Ops,
     fault: Fault,
-    step: usize,
-    prepare: impl Fn() -> (Rig, S),
-    run: impl Fn(&Rig, S) -> Result<()>,
+    prepare: impl Fn() -> (Rig, S) + Sync,
+    run: impl Fn(&Rig, S) -> Result<()> + Sync,
 ) -> Swept {
-    let mut swept = Swept {
-        injected: 0,
-        errors: 0,
+    let (next, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    let swept = Mutex::new(Swept::default());
+    let work = || {
+        let _end = EndOnPanic(&ended);
+        while !ended.load(Ordering::SeqCst) {
+            let i = next.fetch_add(1, Ordering::SeqCst);
+            let what = format!("{name}: {fault:?} at operation {i} of {ops:?}");
+            let (injected, error) = hit(&what, ops, fault, i, &prepare, &run);
+            let mut swept = lock(&swept);
+            swept.injected += u64::from(injected);
+            swept.errors += u64::from(error);
+            if !injected {
+                ended.store(true, Ordering::SeqCst);
+            }
+        }
     };
-    for i in (0..).step_by(step) {
-        let (rig, state) = prepare();
-        let opens_files = !rig.writes;
-        rig.plan.set_filter(
-            move |op: Op| {
-                op.is_remote() == (tier == Tier::Remote) && !(opens_files && is_background_open(op))
-            },
-            "",
-        );
-        match fault {
-            Fault::Once(effect) => rig.plan.fail_nth(i, effect),
-            Fault::From(effect) => rig.plan.fail_from(i, effect),
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            if let Err(panic) = worker.join() {
+                std::panic::resume_unwind(panic);
+            }
         }
-        let what = format!("{name}: {fault:?} at operation {i} of the {tier:?} tier");
-        let report = Report {
-            what: what.clone(),
-            plan: rig.plan.clone(),
-        };
-        rig.plan.enable();
-        let outcome = within(LIMIT, &what, || run(&rig, state));
-        rig.plan.disable();
-        let injected = rig.plan.injected();
-        if let Err(error) = &outcome {
-            assert!(injected > 0, "an error without a fault: {error}");
-            check_error(error, fault);
-            swept.errors += 1;
-        }
-        within(LIMIT, &format!("after {what}"), || rig.check_after());
-        drop(report);
-        if injected == 0 {
-            break;
-        }
-        swept.injected += 1;
-    }
-    println!("{name}, {fault:?}: {swept:?}");
+    });
+    let swept = *lock(&swept);
+    println!("{name}, {ops:?}, {fault:?}: {swept:?}");
     swept
+}
+
+/// One scenario with one fault. Says whether the fault was injected, and whether an error showed.
+fn hit<S>(
+    what: &str,
+    ops: Ops,
+    fault: Fault,
+    i: u64,
+    prepare: &impl Fn() -> (Rig, S),
+    run: &impl Fn(&Rig, S) -> Result<()>,
+) -> (bool, bool) {
+    let (rig, state) = prepare();
+    let opens_files = rig.opens_files;
+    rig.plan.set_filter(
+        move |op: Op| ops.accepts(op) && !(opens_files && is_background_open(op)),
+        "",
+    );
+    match fault {
+        Fault::Once(effect) => rig.plan.fail_nth(i, effect),
+        Fault::From(effect) => rig.plan.fail_from(i, effect),
+    }
+    let report = Report {
+        what: what.to_owned(),
+        plan: rig.plan.clone(),
+    };
+    rig.plan.enable();
+    let outcome = within(LIMIT, what, || run(&rig, state));
+    rig.plan.disable();
+    let injected = rig.plan.injected() > 0;
+    if let Err(error) = &outcome {
+        assert!(injected, "an error without a fault: {error}");
+        check_error(error, fault);
+    }
+    within(LIMIT, &format!("after {what}"), || rig.check_after());
+    drop(report);
+    (injected, outcome.is_err())
+}
+
+struct EndOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
 }
 
 /// True for what RocksDB's thread does that opens the table files behind an open. An error there that is not temporary
@@ -341,12 +394,29 @@ fn is_background_open(op: Op) -> bool {
 /// An error must say what went wrong, and whether to try again.
 fn check_error(error: &Error, fault: Fault) {
     let (Fault::Once(effect) | Fault::From(effect)) = fault;
-    let kind = match effect {
-        Effect::Fail(kind) | Effect::FailAfter(kind) | Effect::Torn(kind) => kind,
-        // What was read is wrong, and trying again is the only thing that could help: nothing to be said by the kind.
-        Effect::Short | Effect::Corrupt | Effect::Delay(_) => return,
-    };
     let text = error.to_string();
+    let kind = match effect {
+        Effect::Fail(ErrorKind::NotFound) => {
+            let denied =
+                text.contains("the store lists this object, but says that it is not there");
+            assert!(text.contains("job/"), "it names no object: {text}");
+            assert_eq!(error.is_temporary(), denied, "{text}");
+            return;
+        }
+        Effect::Fail(kind) | Effect::FailAfter(kind) | Effect::Torn(kind) => kind,
+        // What was read is wrong.
+        Effect::Short | Effect::Corrupt => {
+            let damage = match error {
+                Error::SnapshotCorrupt { .. } | Error::LocalDirectory { .. } => true,
+                Error::Env(error) => error.kind() == ErrorKind::Corruption,
+                Error::RocksDb { kind, .. } => *kind == ErrorKind::Corruption,
+                _ => false,
+            };
+            assert!(damage && !error.is_temporary(), "{error:?}");
+            return;
+        }
+        Effect::Delay(_) => panic!("a delay is no error: {text}"),
+    };
     if text.contains("CURRENT could not be opened, and could a moment later") {
         return; // RocksDB keeps no more of it than that.
     }

@@ -389,7 +389,7 @@ mod tests {
 
     #[tokio::test]
     async fn counts_requests_bytes_and_errors() {
-        let store = CountingStore::new(Arc::new(MemoryStore::open("memory://".into(), None)));
+        let store = CountingStore::new(Arc::new(MemoryStore::new()));
         let key = Key::new("a").unwrap();
         store.get(&key).await.unwrap_err();
         store.put(&key, Bytes::from_static(b"12345")).await.unwrap();

@@ -289,7 +289,7 @@ mod tests {
     const GIGABIT: u64 = 125_000_000;
 
     async fn store(latency_ms: u64, bytes_per_second: u64) -> (DelayStore, Key) {
-        let inner = Arc::new(MemoryStore::open("memory://".into(), None));
+        let inner = Arc::new(MemoryStore::new());
         let key = Key::new("a").unwrap();
         inner.put(&key, vec![0; 16 << 20].into()).await.unwrap();
         let options = LinkOptions {

@@ -20,14 +20,33 @@ type Objects = Arc<RwLock<BTreeMap<String, Bytes>>>;
 
 static NAMED: LazyLock<Mutex<HashMap<String, Objects>>> = LazyLock::new(Mutex::default);
 
-/// Objects in memory. See the [module](self).
+/// Objects in memory, gone with the last clone: the store that `memory://` names. Clones share the objects,
+/// [`fork`](MemoryStore::fork) does not. Nothing is durable, no call blocks, and any thread may make it.
 #[derive(Clone)]
-pub(super) struct MemoryStore {
+pub struct MemoryStore {
     uri: String,
     objects: Objects,
 }
 
 impl MemoryStore {
+    /// An empty store that has no name.
+    pub fn new() -> Self {
+        Self::open("memory://".into(), None)
+    }
+
+    /// A store of its own, without a name, that holds what this one holds at this instant: what a test of a crash finds.
+    pub fn fork(&self) -> Self {
+        MemoryStore {
+            uri: "memory://".into(),
+            objects: Arc::new(RwLock::new(self.read().clone())),
+        }
+    }
+
+    /// The keys of all objects, in order.
+    pub fn keys(&self) -> Vec<String> {
+        self.read().keys().cloned().collect()
+    }
+
     /// The store of that name, or a new one that has none.
     pub(super) fn open(uri: String, name: Option<&str>) -> Self {
         let objects = match name {
@@ -58,6 +77,12 @@ impl MemoryStore {
 
     fn error(&self, kind: ErrorKind, operation: &'static str, key: &Key) -> Error {
         Error::new(kind, operation, super::full_path(&self.uri, key), "")
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{Error, ErrorKind, IoRuntime, Result};
 pub use count::{CountingStore, RequestCounts, RequestKind, RequestRecord, sequential_round_trips};
 pub use delay::{DelayStore, LinkOptions};
 pub use fault::FaultStore;
+pub use memory::MemoryStore;
 pub use open::open;
 pub use options::RemoteOptions;
 pub use store::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore};

@@ -2,9 +2,6 @@
 //!
 //! After each fault: an error that names its cause or a right answer; no half snapshot that looks complete; and, once the
 //! fault is gone, the same directory and the same store work again. See [`lazurite_tests::sweep`].
-//!
-//! `LAZURITE_ALL_FAULTS=1` makes every kind of fault hit every local operation; without it, all but one kind hit every
-//! third.
 
 use std::{sync::mpsc::channel, time::Duration};
 
@@ -12,10 +9,10 @@ use lazurite::{Durability, LoadPolicy, Result, StateBackend};
 use lazurite_env::{Effect, ErrorKind, Op};
 use lazurite_tests::{
     model::{Model, check, write},
-    sweep::{Fault, LEN, Rig, Swept, Tier, sweep},
+    sweep::{Fault, LEN, Ops, Rig, Swept, sweep},
 };
 
-const REMOTE: [Fault; 8] = [
+const REMOTE: [Fault; 9] = [
     Fault::Once(Effect::Fail(ErrorKind::PermissionDenied)),
     Fault::Once(Effect::Fail(ErrorKind::Unavailable)),
     Fault::Once(Effect::FailAfter(ErrorKind::Unavailable)),
@@ -24,40 +21,46 @@ const REMOTE: [Fault; 8] = [
     Fault::Once(Effect::Short),
     Fault::Once(Effect::Corrupt),
     Fault::From(Effect::Fail(ErrorKind::PermissionDenied)),
+    Fault::From(Effect::Corrupt),
 ];
 
-const LOCAL: [Fault; 5] = [
+/// A store that says of an object which it has that it has none.
+const LOOKUPS: [Fault; 2] = [
+    Fault::Once(Effect::Fail(ErrorKind::NotFound)),
+    Fault::From(Effect::Fail(ErrorKind::NotFound)),
+];
+
+const LOCAL: [Fault; 7] = [
     Fault::Once(Effect::Fail(ErrorKind::Io)),
     Fault::Once(Effect::Fail(ErrorKind::Unavailable)),
+    Fault::Once(Effect::FailAfter(ErrorKind::Io)),
     Fault::Once(Effect::Torn(ErrorKind::NoSpace)),
     Fault::Once(Effect::Short),
     Fault::From(Effect::Fail(ErrorKind::Io)),
+    Fault::From(Effect::Fail(ErrorKind::NoSpace)),
 ];
 
-/// Sweeps every fault; of those that hit any operation there must be at least `at_least` operations.
+/// Sweeps every fault; those that hit any operation must hit at least `at_least` operations.
 fn sweep_all<S>(
     name: &str,
-    tier: Tier,
+    ops: Ops,
     at_least: u64,
-    prepare: impl Fn() -> (Rig, S),
-    run: impl Fn(&Rig, S) -> Result<()>,
+    prepare: impl Fn() -> (Rig, S) + Sync,
+    run: impl Fn(&Rig, S) -> Result<()> + Sync,
 ) {
-    let faults: &[Fault] = match tier {
-        Tier::Remote => &REMOTE,
-        Tier::Local => &LOCAL,
+    let faults: &[Fault] = match ops {
+        Ops::Remote => &REMOTE,
+        Ops::Lookups => &LOOKUPS,
+        Ops::Local => &LOCAL,
     };
-    let all = std::env::var_os("LAZURITE_ALL_FAULTS").is_some();
-    for (n, fault) in faults.iter().enumerate() {
-        // The disk has hundreds of operations: the first fault hits each of them, the others every third.
-        let step = if tier == Tier::Remote || n == 0 || all {
-            1
-        } else {
-            3
-        };
-        let Swept { injected, errors } = sweep(name, tier, *fault, step, &prepare, &run);
-        if matches!(fault, Fault::Once(Effect::Fail(_)) | Fault::From(_)) {
+    for fault in faults {
+        let Swept { injected, errors } = sweep(name, ops, *fault, &prepare, &run);
+        if matches!(
+            fault,
+            Fault::Once(Effect::Fail(_)) | Fault::From(Effect::Fail(_))
+        ) {
             assert!(
-                injected * step as u64 >= at_least,
+                injected >= at_least,
                 "{fault:?} hit {injected} operations only"
             );
             assert!(errors > 0, "{fault:?} was never noticed");
@@ -72,9 +75,9 @@ fn fill(backend: &StateBackend, model: &mut Model) -> Result<()> {
 }
 
 /// A first life: from nothing to a snapshot.
-fn first(tier: Tier, at_least: u64) {
+fn first(ops: Ops, at_least: u64) {
     let prepare = || (Rig::new(Durability::Snapshot), ());
-    sweep_all("first", tier, at_least, prepare, |rig, ()| {
+    sweep_all("first", ops, at_least, prepare, |rig, ()| {
         let backend = rig.builder().open()?;
         let mut model = Model::new();
         fill(&backend, &mut model)?;
@@ -84,7 +87,7 @@ fn first(tier: Tier, at_least: u64) {
 }
 
 /// The second snapshot of a running backend, which deletes the first.
-fn second(tier: Tier, at_least: u64) {
+fn second(ops: Ops, at_least: u64) {
     let prepare = || {
         let rig = Rig::new(Durability::Snapshot);
         let backend = rig.builder().open().unwrap();
@@ -95,13 +98,13 @@ fn second(tier: Tier, at_least: u64) {
     };
     sweep_all(
         "second",
-        tier,
+        ops,
         at_least,
         prepare,
         |rig, (backend, mut model)| {
             write(&backend, &mut model, 90..130, [7, 8], 3, LEN)?;
             let outcome = rig.snapshot(&backend, &model);
-            if outcome.is_err() && tier == Tier::Remote {
+            if outcome.is_err() && ops == Ops::Remote {
                 // The store is back: the same backend goes on.
                 rig.plan.disable();
                 write(&backend, &mut model, 125..135, [], 4, LEN).unwrap();
@@ -128,10 +131,10 @@ fn stored() -> (Rig, Model) {
 }
 
 /// A restore, reads before, during and after the download.
-fn restore(tier: Tier, policy: LoadPolicy, at_least: u64) {
+fn restore(ops: Ops, policy: LoadPolicy, at_least: u64) {
     let (template, model) = stored();
-    let prepare = || (template.fork_to_read(), model.clone());
-    sweep_all("restore", tier, at_least, prepare, |rig, model| {
+    let prepare = || (template.fork(), model.clone());
+    sweep_all("restore", ops, at_least, prepare, |rig, model| {
         let backend = rig.builder().load_policy(policy).open()?;
         assert_eq!(backend.restored().unwrap().snapshot_id, 2);
         check(&backend, &model)?;
@@ -142,7 +145,7 @@ fn restore(tier: Tier, policy: LoadPolicy, at_least: u64) {
 }
 
 /// A restart on a directory that has every file.
-fn reopen(tier: Tier, durability: Durability, at_least: u64) {
+fn reopen(ops: Ops, durability: Durability, at_least: u64) {
     let (mut template, mut model) = stored();
     template.durability = durability;
     let backend = template.builder().open().unwrap();
@@ -154,12 +157,52 @@ fn reopen(tier: Tier, durability: Durability, at_least: u64) {
         template.keep(&model);
     }
     drop(backend);
-    let prepare = || (template.fork_to_read(), model.clone());
-    sweep_all("reopen", tier, at_least, prepare, |rig, model| {
+    let prepare = || (template.fork(), model.clone());
+    sweep_all("reopen", ops, at_least, prepare, |rig, model| {
         let backend = rig.builder().open()?;
         check(&backend, &model)?;
         backend.wait_until_local()?;
         check(&backend, &model)
+    });
+}
+
+/// A restart on a store with snapshots that are not known yet and one that was never completed, then a snapshot, which
+/// deletes all others.
+fn restarted(ops: Ops, at_least: u64) {
+    let template = Rig::new(Durability::Snapshot);
+    let backend = template.builder().retained_snapshots(3).open().unwrap();
+    let mut model = Model::new();
+    let mut kept = Model::new();
+    for version in 1..=4 {
+        write(
+            &backend,
+            &mut model,
+            version * 10..version * 20,
+            [3],
+            version,
+            LEN,
+        )
+        .unwrap();
+        if version == 4 {
+            template.plan.set_filter(|op| op == Op::PutIfAbsent, "");
+            template.plan.fail_from(0, ErrorKind::PermissionDenied);
+            template.plan.enable();
+            template.snapshot(&backend, &model).unwrap_err();
+            template.plan.disable();
+        } else {
+            template.snapshot(&backend, &model).unwrap();
+            kept = model.clone();
+        }
+    }
+    drop(backend);
+    let prepare = || (template.fork(), kept.clone());
+    sweep_all("restarted", ops, at_least, prepare, |rig, mut model| {
+        let backend = rig.builder().open()?;
+        assert_eq!(backend.restored().unwrap().snapshot_id, 3);
+        write(&backend, &mut model, 50..60, [11], 5, LEN)?;
+        let outcome = rig.snapshot(&backend, &model);
+        check(&backend, &model)?;
+        outcome.map(drop)
     });
 }
 
@@ -173,7 +216,7 @@ fn remote_snapshot_of_large_files() {
     ];
     for fault in faults {
         let prepare = || (Rig::new(Durability::Snapshot), ());
-        let swept = sweep("large", Tier::Remote, fault, 1, prepare, |rig, ()| {
+        let swept = sweep("large", Ops::Remote, fault, prepare, |rig, ()| {
             let backend = rig.builder().open()?;
             let mut model = Model::new();
             write(&backend, &mut model, 0..9, [], 1, 1 << 20)?;
@@ -189,67 +232,102 @@ fn remote_snapshot_of_large_files() {
 
 #[test]
 fn remote_first_snapshot() {
-    first(Tier::Remote, 5);
+    first(Ops::Remote, 5);
 }
 
 #[test]
 fn remote_second_snapshot() {
-    second(Tier::Remote, 6);
+    second(Ops::Remote, 6);
+}
+
+#[test]
+fn remote_restart_and_snapshot() {
+    restarted(Ops::Remote, 15);
 }
 
 #[test]
 fn remote_lazy_restore() {
-    restore(Tier::Remote, LoadPolicy::Lazy, 8);
+    restore(Ops::Remote, LoadPolicy::Lazy, 8);
 }
 
 #[test]
 fn remote_on_demand_restore() {
-    restore(Tier::Remote, LoadPolicy::OnDemand, 8);
+    restore(Ops::Remote, LoadPolicy::OnDemand, 8);
 }
 
 #[test]
 fn remote_eager_restore() {
-    restore(Tier::Remote, LoadPolicy::Eager, 8);
+    restore(Ops::Remote, LoadPolicy::Eager, 8);
 }
 
 #[test]
 fn remote_reopen() {
-    reopen(Tier::Remote, Durability::Snapshot, 4);
+    reopen(Ops::Remote, Durability::Snapshot, 4);
 }
 
 #[test]
 fn remote_reopen_with_log() {
-    reopen(Tier::Remote, Durability::Wal, 2);
+    reopen(Ops::Remote, Durability::Wal, 2);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_lazy_restore() {
+    restore(Ops::Lookups, LoadPolicy::Lazy, 6);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_on_demand_restore() {
+    restore(Ops::Lookups, LoadPolicy::OnDemand, 6);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_eager_restore() {
+    restore(Ops::Lookups, LoadPolicy::Eager, 6);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_restart_and_a_snapshot() {
+    restarted(Ops::Lookups, 6);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_reopen() {
+    reopen(Ops::Lookups, Durability::Snapshot, 3);
+}
+
+#[test]
+fn a_store_that_denies_what_it_has_at_a_reopen_with_log() {
+    reopen(Ops::Lookups, Durability::Wal, 1);
 }
 
 #[test]
 fn local_first_snapshot() {
-    first(Tier::Local, 100);
+    first(Ops::Local, 300);
 }
 
 #[test]
 fn local_second_snapshot() {
-    second(Tier::Local, 50);
+    second(Ops::Local, 100);
 }
 
 #[test]
 fn local_lazy_restore() {
-    restore(Tier::Local, LoadPolicy::Lazy, 100);
+    restore(Ops::Local, LoadPolicy::Lazy, 200);
 }
 
 #[test]
 fn local_eager_restore() {
-    restore(Tier::Local, LoadPolicy::Eager, 100);
+    restore(Ops::Local, LoadPolicy::Eager, 200);
 }
 
 #[test]
 fn local_reopen() {
-    reopen(Tier::Local, Durability::Snapshot, 100);
+    reopen(Ops::Local, Durability::Snapshot, 200);
 }
 
 #[test]
 fn local_reopen_with_log() {
-    reopen(Tier::Local, Durability::Wal, 50);
+    reopen(Ops::Local, Durability::Wal, 200);
 }
 
 /// RocksDB opens the table files behind an open, and an error there once made it wait for ever when it closed: see

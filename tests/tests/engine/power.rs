@@ -16,9 +16,8 @@ use std::{
 use lazurite::{
     Durability, LoadPolicy, SnapshotOptions, SnapshotStore, StateBackend, StateBackendBuilder,
 };
-use lazurite_env::{FaultEnv, FaultPlan, MemEnv, Op};
+use lazurite_env::{FaultEnv, FaultPlan, MemEnv, Op, remote::MemoryStore};
 use lazurite_tests::{
-    fork::ForkStore,
     model::{Model, check, contents, write},
     sweep::{LEN, RUNTIME, fast_tempdir, tiny},
     watchdog::within,
@@ -33,7 +32,7 @@ struct Wreck {
     op: Op,
     seed: u64,
     disk: MemEnv,
-    store: ForkStore,
+    store: MemoryStore,
     /// States that were acknowledged then.
     acknowledged: u64,
 }
@@ -42,7 +41,7 @@ struct Wreck {
 struct Machine {
     disk: MemEnv,
     plan: Arc<FaultPlan>,
-    store: ForkStore,
+    store: MemoryStore,
     dir: PathBuf,
     acknowledged: Arc<AtomicU64>,
 }
@@ -50,7 +49,7 @@ struct Machine {
 impl Machine {
     /// Sends a copy before each operation. `seed` says which power cut an operation gets.
     fn new(dir: &Path, wrecks: Sender<Wreck>, seed: fn(u64) -> u64) -> Self {
-        let (disk, store) = (MemEnv::new(), ForkStore::default());
+        let (disk, store) = (MemEnv::new(), MemoryStore::new());
         let acknowledged = Arc::new(AtomicU64::new(0));
         let plan = FaultPlan::new();
         let (seen, number) = (

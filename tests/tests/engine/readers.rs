@@ -14,10 +14,9 @@ use lazurite::{
     DownloadOptions, Durability, Error, LoadPolicy, SnapshotOptions, StateBackend,
     StateBackendBuilder, ValueState,
 };
-use lazurite_env::remote::{DelayStore, LinkOptions, RemoteStore};
+use lazurite_env::remote::{DelayStore, LinkOptions, MemoryStore, RemoteStore};
 use lazurite_tests::{
     COUNTS,
-    fork::ForkStore,
     model::{Model, check, write},
     sweep::{fast_tempdir, tiny},
     value,
@@ -35,7 +34,7 @@ const MOVING: u64 = 100;
 const FILES: u64 = 10;
 const LEN: usize = 300;
 
-fn slow(store: &ForkStore, latency_ms: u64, bytes_per_second: u64) -> Arc<dyn RemoteStore> {
+fn slow(store: &MemoryStore, latency_ms: u64, bytes_per_second: u64) -> Arc<dyn RemoteStore> {
     let link = LinkOptions {
         latency: Duration::from_millis(latency_ms),
         bytes_per_second,
@@ -44,8 +43,8 @@ fn slow(store: &ForkStore, latency_ms: u64, bytes_per_second: u64) -> Arc<dyn Re
 }
 
 /// A store with a snapshot of [`FILES`] files: the still keys at version 0, the moving ones at version 1.
-fn filled() -> ForkStore {
-    let (store, temp) = (ForkStore::default(), fast_tempdir());
+fn filled() -> MemoryStore {
+    let (store, temp) = (MemoryStore::new(), fast_tempdir());
     let backend = tiny(temp.path())
         .remote_store(Arc::new(store.clone()))
         .open()
@@ -160,7 +159,7 @@ fn check_scan(found: &BTreeMap<u64, Vec<u8>>, least: u64, most: u64) {
 }
 
 /// Readers, a writer, snapshots, a compaction and a download that rests now and then, all at once.
-fn storm(seed: u64, template: &ForkStore) {
+fn storm(seed: u64, template: &MemoryStore) {
     let (store, temp) = (template.fork(), fast_tempdir());
     let mut rng = StdRng::seed_from_u64(seed);
     let backend = tiny(temp.path())
@@ -290,7 +289,7 @@ fn readers_see_exact_values_while_files_are_promoted_under_them() {
 }
 
 /// A backend with I/O threads of its own, as users have it, over a slow link.
-fn own_threads(dir: &Path, store: &ForkStore) -> StateBackendBuilder {
+fn own_threads(dir: &Path, store: &MemoryStore) -> StateBackendBuilder {
     StateBackend::builder(dir)
         .job("job")
         .remote_store(slow(store, 2, 2_000_000))
@@ -390,7 +389,7 @@ fn a_current_thread_runtime_may_call_everything() {
 
 #[test]
 fn dropping_a_backend_ends_its_snapshot() {
-    let (store, temp) = (ForkStore::default(), fast_tempdir());
+    let (store, temp) = (MemoryStore::new(), fast_tempdir());
     // 100 ms a request, so that the snapshot cannot be complete when the backend goes.
     let open = || {
         tiny(temp.path())
