@@ -3,6 +3,7 @@
 mod gate;
 mod look;
 pub mod model;
+pub mod rig;
 pub mod sweep;
 pub mod watchdog;
 

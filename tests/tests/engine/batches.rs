@@ -18,9 +18,8 @@ use lazurite_env::{Effect, Env, EnvExt, FaultEnv, FaultPlan, MemEnv, Op, remote:
 use lazurite_tests::{
     COUNTS,
     model::{MIRROR, Model, contents, write},
-    snapshot,
-    sweep::{LEN, fast_tempdir, tiny},
-    value,
+    rig::{LEN, fast_tempdir, tiny},
+    snapshot, value,
 };
 
 const BOTH: [Durability; 2] = [Durability::Snapshot, Durability::Wal];

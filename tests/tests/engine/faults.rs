@@ -1,7 +1,8 @@
 //! Fail the i-th operation, for every i: of the store and of the disk, in every phase of a state's life.
 //!
 //! After each fault: an error that names its cause or a right answer; no half snapshot that looks complete; and, once the
-//! fault is gone, the same directory and the same store work again. See [`lazurite_tests::sweep`].
+//! fault is gone, the same directory and the same store work again. See [`lazurite_tests::sweep`]
+//! and [`lazurite_tests::rig`].
 
 use std::{sync::mpsc::channel, time::Duration};
 
@@ -9,7 +10,8 @@ use lazurite::{Durability, LoadPolicy, Result, StateBackend};
 use lazurite_env::{Effect, ErrorKind, Op};
 use lazurite_tests::{
     model::{Model, check, write},
-    sweep::{Fault, LEN, Ops, Rig, Swept, sweep},
+    rig::{LEN, Rig},
+    sweep::{Fault, Ops, Swept, sweep},
 };
 
 const REMOTE: [Fault; 9] = [

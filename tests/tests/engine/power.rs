@@ -19,7 +19,7 @@ use lazurite::{
 use lazurite_env::{FaultEnv, FaultPlan, MemEnv, Op, remote::MemoryStore};
 use lazurite_tests::{
     model::{Model, check, contents, write},
-    sweep::{LEN, RUNTIME, fast_tempdir, tiny},
+    rig::{LEN, RUNTIME, fast_tempdir, tiny},
     watchdog::within,
 };
 

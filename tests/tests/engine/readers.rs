@@ -18,7 +18,7 @@ use lazurite_env::remote::{DelayStore, LinkOptions, MemoryStore, RemoteStore};
 use lazurite_tests::{
     COUNTS,
     model::{Model, check, write},
-    sweep::{fast_tempdir, tiny},
+    rig::{fast_tempdir, tiny},
     value,
     watchdog::within,
 };
