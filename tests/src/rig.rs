@@ -90,8 +90,6 @@ pub struct Rig {
     acknowledged: Mutex<u64>,
     /// What the local directory must hold where it is more than the newest snapshot.
     kept: Mutex<Option<Model>>,
-    /// Whether scenarios begin with table files, which RocksDB then opens in the background.
-    pub(crate) opens_files: bool,
     temp: TempDir,
 }
 
@@ -107,7 +105,6 @@ impl Rig {
             models: Mutex::default(),
             acknowledged: Mutex::default(),
             kept: Mutex::default(),
-            opens_files: false,
             temp: fast_tempdir(),
         }
     }
@@ -119,7 +116,6 @@ impl Rig {
             models: Mutex::new(lock(&self.models).clone()),
             acknowledged: Mutex::new(*lock(&self.acknowledged)),
             kept: Mutex::new(lock(&self.kept).clone()),
-            opens_files: true,
             ..Rig::new(self.durability)
         };
         if self.dir().exists() {

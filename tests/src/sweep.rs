@@ -113,11 +113,7 @@ fn hit<S>(
     run: &impl Fn(&Rig, S) -> Result<()>,
 ) -> (bool, bool) {
     let (rig, state) = prepare();
-    let opens_files = rig.opens_files;
-    rig.plan.set_filter(
-        move |op: Op| ops.accepts(op) && !(opens_files && is_background_open(op)),
-        "",
-    );
+    rig.plan.set_filter(move |op: Op| ops.accepts(op), "");
     match fault {
         Fault::Once(effect) => rig.plan.fail_nth(i, effect),
         Fault::From(effect) => rig.plan.fail_from(i, effect),
@@ -147,14 +143,6 @@ impl Drop for EndOnPanic<'_> {
             self.0.store(true, Ordering::SeqCst);
         }
     }
-}
-
-/// True for what RocksDB's thread does that opens the table files behind an open. An error there that is not temporary
-/// makes RocksDB 11.8.1 hang when it closes: a test of its own says so, `a_failed_background_open_does_not_hang`.
-fn is_background_open(op: Op) -> bool {
-    matches!(op, Op::OpenRandom | Op::Read | Op::FileLen | Op::Prefetch)
-        && std::fs::read_to_string("/proc/thread-self/comm")
-            .is_ok_and(|name| name.starts_with("rocksdb:high"))
 }
 
 /// An error must say what went wrong, and whether to try again.

@@ -86,7 +86,7 @@ impl Db {
         let result = checked(|error| unsafe {
             let options = ffi::rocksdb_flushoptions_create();
             ffi::rocksdb_flushoptions_set_wait(options, c_uchar::from(true));
-            // With a WAL, the database's own flushes are per column; a snapshot's must not be.
+            // As the database's own flushes are (`atomic_flush`): the tables are one point in time.
             ffi::rocksdb_flushoptions_set_force_atomic_flush(options, c_uchar::from(true));
             let count = handles.len() as c_int; // one per table
             ffi::rocksdb_flush_cfs(

@@ -156,7 +156,12 @@ pub(crate) async fn look_under(
         // One that denies for a moment what it has must not turn a complete snapshot into one that never was: an older one
         // would be restored, or files go that it needs.
         let why = "the store lists this object, but says that it is not there; try again";
-        return Err(EnvError::new(ErrorKind::Unavailable, "get", key.as_str(), why));
+        return Err(EnvError::new(
+            ErrorKind::Unavailable,
+            "get",
+            key.as_str(),
+            why,
+        ));
     }
     match metadata.as_ref().and_then(|b| too_long(b.len() as u64)) {
         Some(error) => Err(error),
