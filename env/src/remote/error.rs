@@ -9,8 +9,7 @@ use opendal::ErrorKind as Theirs;
 
 use crate::{Error, ErrorKind};
 
-/// Longest cause that is kept, in characters: a server may answer with a page of HTML.
-const CAUSE_CHARS_MAX: usize = 400;
+use super::redact::clean;
 
 /// Our error for an OpenDAL one in `operation` on `path`.
 pub(super) fn from_opendal(operation: &'static str, path: String, error: &opendal::Error) -> Error {
@@ -106,42 +105,6 @@ fn cause(error: &opendal::Error) -> String {
         source = inner.source();
     }
     clean(&text)
-}
-
-/// Cuts what follows the names of signatures, keys and tokens, and the query of any URL; joins lines; limits the length.
-pub(super) fn clean(text: &str) -> String {
-    const MARKS: [&str; 9] = [
-        "x-amz-",
-        "signature=",
-        "credential=",
-        "authorization",
-        "awsaccesskeyid",
-        "accesskey",
-        "sig=",
-        "token=",
-        "password",
-    ];
-    let mut out = String::new();
-    for word in text.split_whitespace() {
-        let lower = word.to_ascii_lowercase();
-        if !out.is_empty() {
-            out.push(' ');
-        }
-        // Error codes such as InvalidAccessKeyId carry no value; what follows `=`, `:` or `>` may.
-        let may_hold_value = word.contains(['=', '>']) || lower.starts_with("authorization");
-        let shown = if may_hold_value && MARKS.iter().any(|mark| lower.contains(mark)) {
-            "[removed]"
-        } else if lower.contains("://") {
-            word.split('?').next().unwrap_or(word)
-        } else {
-            word
-        };
-        out.push_str(shown);
-    }
-    match out.char_indices().nth(CAUSE_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &out[..end]),
-        None => out,
-    }
 }
 
 #[cfg(test)]

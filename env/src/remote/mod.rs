@@ -17,6 +17,7 @@ mod memory;
 mod object;
 mod open;
 mod options;
+mod redact;
 mod retry;
 mod services;
 pub mod store;

@@ -11,8 +11,10 @@ pub struct RemoteOptions {
     /// How long one step of a request (connect and answer, the next piece of a body, one part of an upload) may take
     /// before it counts as lost. Default 10 s.
     pub request_timeout: Duration,
-    /// How often a request is sent again after a temporary error. 0: never. Default 4.
-    pub retry_times: u32,
+    /// For how long, from its first try, a request is sent again after temporary errors: a store that is back within this
+    /// time is only slow. Then the last error, still temporary, is the caller's. A try under way is not cut short. `open`
+    /// waits 5 s at most, so that a wrong address is told soon. Zero: no second try. Default 30 s.
+    pub retry_deadline: Duration,
     /// Wait before the first retry; each further wait doubles, with up to half of it added by chance. Default 100 ms.
     pub retry_min_delay: Duration,
     /// Longest wait between two retries. Default 5 s.
@@ -30,7 +32,7 @@ impl Default for RemoteOptions {
     fn default() -> Self {
         RemoteOptions {
             request_timeout: Duration::from_secs(10),
-            retry_times: 4,
+            retry_deadline: Duration::from_secs(30),
             retry_min_delay: Duration::from_millis(100),
             retry_max_delay: Duration::from_secs(5),
             max_concurrent_requests: 256,
@@ -48,7 +50,10 @@ impl RemoteOptions {
                 !self.request_timeout.is_zero(),
                 "request_timeout: must not be zero",
             ),
-            (self.retry_times <= 100, "retry_times: at most 100"),
+            (
+                self.retry_deadline <= Duration::from_secs(24 * 3600),
+                "retry_deadline: at most 24 hours",
+            ),
             (
                 !self.retry_min_delay.is_zero(),
                 "retry_min_delay: must not be zero",

@@ -6,13 +6,21 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::{Error, ErrorKind, Result};
 
 use super::RemoteOptions;
 
+/// Longest that `open` goes on trying.
+const OPEN_DEADLINE_MAX: Duration = Duration::from_secs(5);
+
+/// Most tries that are counted.
+const TIMES_MAX: u32 = 10_000;
+
 #[derive(Debug, Clone)]
 pub(super) struct Retry {
-    times: u32,
+    deadline: Duration,
     min_delay: Duration,
     max_delay: Duration,
 }
@@ -20,9 +28,17 @@ pub(super) struct Retry {
 impl Retry {
     pub(super) fn new(options: &RemoteOptions) -> Self {
         Retry {
-            times: options.retry_times,
+            deadline: options.retry_deadline,
             min_delay: options.retry_min_delay,
             max_delay: options.retry_max_delay,
+        }
+    }
+
+    /// The same for the first request to a store, by which a wrong address is found out.
+    pub(super) fn for_open(&self) -> Self {
+        Retry {
+            deadline: self.deadline.min(OPEN_DEADLINE_MAX),
+            ..self.clone()
         }
     }
 
@@ -31,11 +47,22 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
+        let begun = Instant::now();
         for number in 0.. {
-            match attempt().await {
-                Err(e) if e.is_temporary() && number < self.times => self.pause(number, &e).await,
+            let error = match attempt().await {
+                Err(error) if error.is_temporary() => error,
                 result => return result,
+            };
+            let left = self.deadline.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(error);
             }
+            // The last try is at the deadline itself.
+            let delay = self
+                .delay(number)
+                .mul_f64(1.0 + rand::random::<f64>() / 2.0);
+            tracing::debug!(%error, ?delay, "a remote request is sent again");
+            tokio::time::sleep(delay.min(left)).await;
         }
         unreachable!("the loop ends by its return")
     }
@@ -64,14 +91,22 @@ impl Retry {
         }
     }
 
-    async fn pause(&self, number: u32, error: &Error) {
-        let delay = self
-            .min_delay
+    /// The number of retries that fills the deadline where each try fails at once: for what counts tries.
+    pub(super) fn times(&self) -> usize {
+        let mut waited = Duration::ZERO;
+        let mut times = 0;
+        while waited < self.deadline && times < TIMES_MAX {
+            waited += self.delay(times);
+            times += 1;
+        }
+        times as usize
+    }
+
+    /// The wait before retry `number`, without what chance adds.
+    fn delay(&self, number: u32) -> Duration {
+        self.min_delay
             .saturating_mul(1 << number.min(16))
-            .min(self.max_delay);
-        let delay = delay.mul_f64(1.0 + rand::random::<f64>() / 2.0);
-        tracing::debug!(%error, ?delay, "a remote request is sent again");
-        tokio::time::sleep(delay).await;
+            .min(self.max_delay)
     }
 }
 
@@ -79,11 +114,11 @@ impl Retry {
 mod tests {
     use super::*;
 
-    fn quick() -> Retry {
+    fn quick(deadline: Duration) -> Retry {
         Retry {
-            times: 3,
-            min_delay: Duration::from_micros(10),
-            max_delay: Duration::from_micros(20),
+            deadline,
+            min_delay: Duration::from_millis(1),
+            max_delay: Duration::from_millis(4),
         }
     }
 
@@ -91,31 +126,48 @@ mod tests {
         Err(Error::new(kind, "put", "x", ""))
     }
 
+    async fn tries(retry: &Retry, kind: ErrorKind) -> u32 {
+        let mut tries = 0;
+        let result = retry
+            .run(|| {
+                tries += 1;
+                async move { fail(kind) }
+            })
+            .await;
+        assert_eq!(result.unwrap_err().kind(), kind);
+        tries
+    }
+
     #[tokio::test]
-    async fn retries_what_is_temporary_and_nothing_else() {
-        for (kind, expected) in [(ErrorKind::Unavailable, 4), (ErrorKind::NotFound, 1)] {
-            let mut tries = 0;
-            let result = quick()
-                .run(|| {
-                    tries += 1;
-                    async move { fail(kind) }
-                })
-                .await;
-            assert_eq!((tries, result.unwrap_err().kind()), (expected, kind));
-        }
+    async fn retries_what_is_temporary_until_the_deadline() {
+        let retry = quick(Duration::from_millis(40));
+        let begun = Instant::now();
+        assert!(tries(&retry, ErrorKind::Unavailable).await > 4);
+        assert!(begun.elapsed() >= Duration::from_millis(40));
+        assert_eq!(tries(&retry, ErrorKind::NotFound).await, 1);
+        let never = quick(Duration::ZERO);
+        assert_eq!(tries(&never, ErrorKind::Unavailable).await, 1);
+    }
+
+    #[test]
+    fn counted_tries_fill_the_deadline() {
+        // 1 + 2 + 4 + 4 + 4 ms.
+        assert_eq!(quick(Duration::from_millis(12)).times(), 5);
+        assert_eq!(quick(Duration::ZERO).times(), 0);
     }
 
     #[tokio::test]
     async fn a_lost_answer_is_not_taken_for_a_lost_race() {
+        let retry = quick(Duration::from_millis(40));
         let mut answers = [ErrorKind::TimedOut, ErrorKind::AlreadyExists].into_iter();
         let attempt = || {
             let answer = fail(answers.next().unwrap());
             async move { answer }
         };
-        let error = quick().run_creating(attempt).await.unwrap_err();
+        let error = retry.run_creating(attempt).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
 
-        let error = quick()
+        let error = retry
             .run_creating(|| async { fail(ErrorKind::AlreadyExists) })
             .await
             .unwrap_err();

@@ -4,7 +4,9 @@
 //! * A key is relative to the store's prefix: non-empty parts joined by `/`, none of them `.` or `..` ([`Key`]).
 //! * An object appears whole or not at all: a reader never sees a part of a `put` or of an unfinished writer.
 //! * An object that was reported written is durable in the store's own sense, and at once visible to `get` and `list`.
-//! * `get_range` gives exactly the bytes asked for, or an error: `Corruption` where the object is shorter.
+//! * `get_range` gives exactly the bytes asked for, or an error: `Corruption` where the object is shorter. For a while after
+//!   another process replaced or deleted the object it may still give the old bytes, so it is for objects that are
+//!   written once.
 //! * Every method may be called from any task at once. None is called from a RocksDB thread directly: those go through
 //!   [`IoRuntime`](crate::IoRuntime).
 

@@ -136,7 +136,7 @@ fn webhdfs_reads() {
 fn show_open_error() {
     let uri = std::env::var("LAZURITE_TEST_OPEN_URI").unwrap();
     let options = RemoteOptions {
-        retry_times: 0,
+        retry_deadline: Duration::ZERO,
         ..Default::default()
     };
     let error = open(&uri, &options, &runtime()).unwrap_err();
@@ -202,7 +202,7 @@ fn schemes_that_nobody_serves() {
 #[test]
 fn nobody_answers() {
     let options = RemoteOptions {
-        retry_times: 1,
+        retry_deadline: Duration::from_millis(100),
         retry_min_delay: Duration::from_millis(1),
         ..Default::default()
     };

@@ -9,7 +9,10 @@
 //!   write it to disk when their systems see fit.
 //! * **Crash.** What a crash leaves is a whole object, or a file under `.lazurite-tmp` that nothing lists or reads.
 //! * A directory that a delete emptied is removed with it; a write that finds its directory gone makes it again.
-//! * A read costs two round trips: block locations from the NameNode, then the bytes from a DataNode.
+//! * A `get` costs two round trips: block locations from the NameNode, then the bytes from a DataNode. A `get_range` costs
+//!   the second alone once its file was read before: the reader is kept ([`readers`]), and so, for three seconds, is the
+//!   connection. A range of a file that another process has replaced meanwhile may be of the old one; Lazurite reads ranges
+//!   of files that are never replaced.
 //! * The client's tasks and sockets belong to one runtime, so every call is carried out on the [`IoRuntime`] that the
 //!   store was opened with, whatever runtime the caller is on. A panic in the client becomes an error.
 //!
@@ -36,10 +39,12 @@ use super::{
 };
 
 mod failure;
+mod readers;
 mod work;
 mod writer;
 
 use failure::Failure;
+use readers::Readers;
 use writer::HdfsWriter;
 
 const TEMP_DIR: &str = ".lazurite-tmp";
@@ -55,6 +60,7 @@ struct Inner {
     client: Client,
     runtime: IoRuntime,
     limit: Semaphore,
+    readers: Readers,
     retry: Retry,
     timeout: Duration,
     temp_token: u64,
@@ -88,6 +94,7 @@ impl HdfsStore {
             client,
             runtime: runtime.clone(),
             limit: Semaphore::new(options.max_concurrent_requests),
+            readers: Readers::default(),
             retry: Retry::new(options),
             timeout: options.request_timeout,
             temp_token: rand::random(),
@@ -97,27 +104,19 @@ impl HdfsStore {
 
     /// One request that shows whether the NameNode answers. A missing prefix is well: it will be made.
     pub(super) async fn probe(&self) -> Result<()> {
-        let this = self.0.clone();
-        let found = self
-            .on_runtime("open", None, move || {
-                let this = this.clone();
-                async move {
-                    let path = this.root_path();
-                    let status = this.step(this.client.get_file_info(&path)).await?;
-                    Ok(status.isdir)
-                }
-            })
-            .await;
-        match found {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::new(
+        let attempt = || {
+            let this = self.0.clone();
+            let work = async move { this.probe().await };
+            self.spawned("open", self.0.uri.clone(), work)
+        };
+        match self.0.retry.for_open().run(attempt).await? {
+            true => Ok(()),
+            false => Err(Error::new(
                 ErrorKind::InvalidInput,
                 "open",
                 &self.0.uri,
                 "this is a file, not a directory",
             )),
-            Err(e) if e.is_not_found() => Ok(()),
-            Err(e) => Err(e),
         }
     }
 
@@ -190,7 +189,7 @@ impl HdfsStore {
                     .write_and_publish(&temp, bytes, &target, overwrite)
                     .await;
                 if written.is_err() {
-                    this.remove(&temp).await;
+                    this.remove_later(temp);
                 }
                 written
             };
@@ -228,7 +227,7 @@ impl RemoteStore for HdfsStore {
         let (this, path) = (self.0.clone(), self.0.path(key));
         self.on_runtime("get", Some(key), move || {
             let (this, path) = (this.clone(), path.clone());
-            async move { this.read(&path, None).await }
+            async move { this.read(&path).await }
         })
         .await
     }
@@ -240,7 +239,7 @@ impl RemoteStore for HdfsStore {
         let (this, path) = (self.0.clone(), self.0.path(key));
         self.on_runtime("get_range", Some(key), move || {
             let (this, path, range) = (this.clone(), path.clone(), range.clone());
-            async move { this.read(&path, Some(range)).await }
+            async move { this.read_range(&path, range).await }
         })
         .await
     }
@@ -270,6 +269,7 @@ impl RemoteStore for HdfsStore {
             path: super::full_path(&self.0.uri, key),
             target: self.0.path(key),
             temp,
+            begun: false,
             file: Some(file),
         }))
     }

@@ -1,10 +1,17 @@
 //! What is done on the store's runtime, step by step, each step with its own timeout. Paths are those of HDFS.
 
-use std::{ops::Range, sync::atomic::Ordering, time::Duration};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use hdfs_native::{WriteOptions, file::FileWriter};
+use hdfs_native::{
+    WriteOptions,
+    file::{FileReader, FileWriter},
+};
 
 use crate::ErrorKind;
 
@@ -16,6 +23,10 @@ const WRITE_STEP_BYTES: usize = 1 << 20;
 
 /// Shortest time allowed for closing a file: the client itself waits up to 15.5 s for the DataNodes to report the block.
 const CLOSE_TIMEOUT_MIN: Duration = Duration::from_secs(20);
+
+/// First and last pause between attempts to remove an unfinished file: about half an hour together.
+const CLEAN_UP_PAUSE_MIN: Duration = Duration::from_secs(1);
+const CLEAN_UP_PAUSE_MAX: Duration = Duration::from_secs(1024);
 
 /// How often a write makes its directory again when deletes keep removing it.
 const REMADE_MAX: usize = 16;
@@ -44,14 +55,36 @@ impl Inner {
         within(self.timeout, work).await
     }
 
-    pub(super) async fn read(
-        &self,
-        path: &str,
-        range: Option<Range<u64>>,
-    ) -> Result<Bytes, Failure> {
+    pub(super) async fn read(&self, path: &str) -> Result<Bytes, Failure> {
         let reader = self.step(self.client.read(path)).await?;
         let len = reader.file_length() as u64;
-        let range = range.unwrap_or(0..len);
+        self.read_through(&reader, 0..len).await
+    }
+
+    pub(super) async fn read_range(&self, path: &str, range: Range<u64>) -> Result<Bytes, Failure> {
+        let mut again = true;
+        loop {
+            let open = || self.step(self.client.read(path));
+            let found = self.readers.get(path, open).await?;
+            let Some(reader) = found.reader.get() else {
+                unreachable!("it was opened above");
+            };
+            let failure = match self.read_through(reader, range.clone()).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(failure) => failure,
+            };
+            self.readers.forget(path);
+            if !found.was_open || !again {
+                return Err(failure);
+            }
+            again = false;
+            // The blocks may lie elsewhere by now, or the file may be another.
+            tracing::debug!(file = path, error = %failure, "a read asks for the block locations again");
+        }
+    }
+
+    async fn read_through(&self, reader: &FileReader, range: Range<u64>) -> Result<Bytes, Failure> {
+        let len = reader.file_length() as u64;
         // The client panics past the end.
         if range.end > len {
             return Err(Failure::too_short(&range, len));
@@ -72,6 +105,20 @@ impl Inner {
             Ok(bytes.freeze())
         } else {
             Err(Failure::too_short(&range, range.start + bytes.len() as u64))
+        }
+    }
+
+    /// Whether the NameNode answers and lets this user see what lies under the prefix, which need not exist yet. `false`: it
+    /// is a file.
+    pub(super) async fn probe(&self) -> Result<bool, Failure> {
+        let path = self.root_path();
+        let entries = self.client.list_status_iter(&path, false);
+        let first = self.step(async { entries.next().await.transpose() }).await;
+        match first {
+            Ok(Some(entry)) => Ok(entry.isdir || entry.path != path),
+            Ok(None) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+            Err(e) => Err(e),
         }
     }
 
@@ -119,17 +166,33 @@ impl Inner {
                 Err(e) if e.is_missing_directory() && made < REMADE_MAX => {
                     self.step(self.client.mkdirs(dir, 0o755, true)).await?;
                 }
-                renamed => return renamed,
+                renamed => {
+                    self.readers.forget(target);
+                    return renamed;
+                }
             }
         }
         unreachable!("the loop ends by its return")
     }
 
-    /// Removes an unfinished file as far as that works; it is invisible in any case.
-    pub(super) async fn remove(&self, temp: &str) {
-        if let Err(e) = self.step(self.client.delete(temp, false)).await {
-            tracing::debug!(file = temp, error = %e, "an unfinished file was left behind");
-        }
+    /// Removes an unfinished file, if need be later, when the NameNode answers again. It is invisible in any case. Does not
+    /// wait for it.
+    pub(super) fn remove_later(self: &Arc<Self>, temp: String) {
+        let this = self.clone();
+        self.runtime.spawn(async move {
+            let mut pause = CLEAN_UP_PAUSE_MIN;
+            while let Err(e) = this.step(this.client.delete(&temp, false)).await {
+                if e.kind() == ErrorKind::NotFound {
+                    return;
+                }
+                if pause > CLEAN_UP_PAUSE_MAX {
+                    tracing::warn!(file = temp, error = %e, "an unfinished file was left behind");
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        });
     }
 
     pub(super) async fn list(&self, path: &str, at_root: bool) -> Result<Vec<Listed>, Failure> {
@@ -156,6 +219,7 @@ impl Inner {
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
+        self.readers.forget(path);
         match self.step(self.client.delete(path, false)).await {
             Ok(true) => {}
             Ok(false) => return Ok(()),

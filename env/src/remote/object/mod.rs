@@ -5,14 +5,15 @@
 //!
 //! * `put_if_absent` is one PUT with `If-None-Match: *`, whatever its length: servers ignore the condition on the
 //!   completion of a multipart upload.
-//! * A `put` of more than two parts, and every `writer` of more than one, is a multipart upload: invisible until its
-//!   completion. What a crash leaves of it is invisible too, and costs space until the bucket's own rule for incomplete
-//!   uploads removes it.
+//! * A `put` of more than two parts, and every `writer` of more than one, is a multipart upload: its parts go in parallel
+//!   and are invisible until its completion. One that fails or is given up is aborted. What a crash leaves of it is
+//!   invisible too, and costs space until the bucket's own rule for incomplete uploads removes it.
 //! * Every answer's length is checked against what was asked for.
 //! * A connection that is kept for the next request is served by the runtime that opened it, and is dead to a request
 //!   from another one that is not running. So every request is carried out on the [`IoRuntime`] that the store was
 //!   opened with, whatever runtime the caller is on.
 
+mod parts;
 mod requests;
 mod upload;
 
@@ -27,7 +28,6 @@ use crate::{IoRuntime, Result};
 use super::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore};
 
 use requests::Requests;
-use upload::Upload;
 
 /// Objects through OpenDAL. See the [module](self).
 #[derive(Clone)]
@@ -115,6 +115,10 @@ impl RemoteStore for ObjectStore {
     }
 
     async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        if self.requests.goes_in_parts(bytes.len()) {
+            let upload = self.requests.upload("put", key, &self.runtime).await?;
+            return upload.send("put", bytes).await;
+        }
         self.run("put", key, |requests, key| async move {
             requests.put(&key, bytes).await
         })
@@ -129,16 +133,8 @@ impl RemoteStore for ObjectStore {
     }
 
     async fn writer(&self, key: &Key) -> Result<Box<dyn ObjectWriter>> {
-        let writer = self
-            .run("writer", key, |requests, key| async move {
-                requests.upload("writer", &key).await
-            })
-            .await?;
-        Ok(Box::new(Upload {
-            writer: Some(writer),
-            path: super::full_path(&self.requests.base, key),
-            runtime: self.runtime.clone(),
-        }))
+        let upload = self.requests.upload("writer", key, &self.runtime).await?;
+        Ok(Box::new(upload))
     }
 
     async fn len(&self, key: &Key) -> Result<u64> {

@@ -10,8 +10,9 @@ use opendal::{
     options::{ReadOptions, WriteOptions},
 };
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, IoRuntime, Result};
 
+use super::{parts::PartPlan, upload::Upload};
 use crate::remote::{
     CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retry::Retry,
     sort_key, too_short,
@@ -27,7 +28,7 @@ pub(super) struct Requests {
     uploads: Operator,
     retry: Retry,
     pub(super) commit: CommitPrimitive,
-    part_bytes: usize,
+    plan: PartPlan,
     parallel_parts: usize,
 }
 
@@ -43,9 +44,10 @@ impl Requests {
         let timeout = TimeoutLayer::new()
             .with_timeout(options.request_timeout)
             .with_io_timeout(options.request_timeout);
+        let retries = Retry::new(options);
         // The timeout is inside, so that each try has its own; the limit is outside, so that waiting is not timed.
-        let retry = RetryLayer::new()
-            .with_max_times(options.retry_times as usize)
+        let retry_parts = RetryLayer::new()
+            .with_max_times(retries.times())
             .with_min_delay(options.retry_min_delay)
             .with_max_delay(options.retry_max_delay)
             .with_jitter()
@@ -55,16 +57,19 @@ impl Requests {
             uri,
             base,
             operator: bare.clone().layer(timeout.clone()).layer(limit.clone()),
-            uploads: bare.layer(timeout).layer(retry).layer(limit),
-            retry: Retry::new(options),
+            uploads: bare.layer(timeout).layer(retry_parts).layer(limit),
+            retry: retries,
             commit,
-            part_bytes: options.upload_part_bytes,
+            plan: PartPlan {
+                first_bytes: options.upload_part_bytes as u64,
+            },
             parallel_parts: options.upload_parallel_parts,
         }
     }
 
     pub(super) async fn probe(&self) -> Result<()> {
         self.retry
+            .for_open()
             .run(|| async {
                 let first = async {
                     let mut lister = self.operator.lister_with("/").limit(1).await?;
@@ -199,23 +204,14 @@ impl Requests {
         }
     }
 
+    /// True for an object that is better sent in parts than at once.
+    pub(super) fn goes_in_parts(&self, len: usize) -> bool {
+        len as u64 > 2 * self.plan.first_bytes
+    }
+
+    /// Writes an object at once.
     pub(super) async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
         self.check_writable("put", key)?;
-        if bytes.len() > 2 * self.part_bytes {
-            let mut writer = self.upload("put", key).await?;
-            let written = match writer.write(bytes).await {
-                Ok(()) => writer.close().await.map(|_| ()),
-                failed => failed,
-            };
-            return match written {
-                Ok(()) => Ok(()),
-                Err(e) => {
-                    // The first error is the one to tell.
-                    let _ = writer.abort().await;
-                    Err(self.error("put", key, &e))
-                }
-            };
-        }
         self.retry
             .run(|| self.write("put", key, bytes.clone(), false))
             .await
@@ -228,18 +224,23 @@ impl Requests {
             .await
     }
 
+    /// Begins an object that goes in parts. No request is made.
     pub(super) async fn upload(
         &self,
         operation: &'static str,
         key: &Key,
-    ) -> Result<opendal::Writer> {
+        runtime: &IoRuntime,
+    ) -> Result<Upload> {
         self.check_writable(operation, key)?;
-        self.uploads
+        // Each part is cut here: what is handed to this writer at once goes as one.
+        let writer = self
+            .uploads
             .writer_with(key.as_str())
-            .chunk(self.part_bytes)
             .concurrent(self.parallel_parts)
             .await
-            .map_err(|e| self.error(operation, key, &e))
+            .map_err(|e| self.error(operation, key, &e))?;
+        let path = full_path(&self.base, key);
+        Ok(Upload::new(writer, self.plan, path, runtime.clone()))
     }
 
     pub(super) async fn len(&self, key: &Key) -> Result<u64> {
