@@ -14,10 +14,10 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-tools build demo test bench check
+.PHONY: help setup lint-tools build demo test test-stores bench check
 
 help: ## Lists the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Installs what building takes: a C++20 compiler, make, libclang
 	@scripts/setup.sh
@@ -31,10 +31,16 @@ build: setup ## Builds everything (RocksDB first: about 20 minutes on 2 cores, o
 demo: setup ## Counts words, dies, loses its disk and comes back: eager against lazy
 	$(CARGO) run --release --package lazurite-cli -- demo $(ARGS)
 
-test: setup ## Runs all tests; S3 and HDFS ones where LAZURITE_TEST_S3_URI, LAZURITE_TEST_HDFS_URI are set
+test: setup ## Runs all tests that need no server
 	$(CARGO) test --release --workspace
-	@[ -n "$$LAZURITE_TEST_S3_URI" ] || echo "left out: the S3 tests (set LAZURITE_TEST_S3_URI)"
-	@[ -n "$$LAZURITE_TEST_HDFS_URI" ] || echo "left out: the HDFS tests (set LAZURITE_TEST_HDFS_URI)"
+	@[ -n "$$LAZURITE_TEST_S3_URI" ] || echo "left out: the S3 tests (make test-stores, or set LAZURITE_TEST_S3_URI)"
+	@[ -n "$$LAZURITE_TEST_HDFS_URI" ] || echo "left out: the HDFS tests (make test-stores, or set LAZURITE_TEST_HDFS_URI)"
+	@[ -n "$$LAZURITE_TEST_SERVERS" ] || echo "left out: the tests that kill servers (make test-stores)"
+
+# One build for both: with other packages named, other features of dependencies would have everything compiled again.
+test-stores: setup ## Installs and starts S3 and HDFS servers (Debian, Ubuntu), runs the tests of stores, stops them
+	$(CARGO) test --release --workspace --test stores --test cli --no-run
+	tests/servers/test.sh $(CARGO) test --release --workspace --test stores
 
 bench: setup ## Local reads and writes against plain RocksDB, then the cold start
 	$(CARGO) bench --profile release --package lazurite-benches
@@ -43,5 +49,8 @@ bench: setup ## Local reads and writes against plain RocksDB, then the cold star
 
 check: lint-tools ## Formatting, clippy and rustdoc; any warning fails
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path tests/servers/delay/Cargo.toml --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --manifest-path tests/servers/delay/Cargo.toml -- -D warnings
+	@if command -v shellcheck >/dev/null; then shellcheck --external-sources scripts/*.sh tests/servers/*.sh .ci/run; fi
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps

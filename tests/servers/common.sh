@@ -41,7 +41,8 @@ PY
 is_running() {
     local pid
     pid=$(cat "$work/$1.pid" 2>/dev/null) || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -- "$work"
+    [ -e "/proc/$pid/cmdline" ] || return 1
+    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$work"
 }
 
 # launch PART COMMAND...: starts a process that outlives this script. Its output goes to WORK/log/PART.out.

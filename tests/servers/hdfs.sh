@@ -27,6 +27,8 @@ log4j.appender.out=org.apache.log4j.ConsoleAppender
 log4j.appender.out.layout=org.apache.log4j.PatternLayout
 log4j.appender.out.layout.ConversionPattern=%d{ISO8601} %p %c{1}: %m%n
 X
+    # Counters that are a second old and not ten.
+    echo '*.period=1' >"$1/hadoop-metrics2.properties"
     # Hadoop looks for its web pages beside its classes. Tests need the addresses, not the pages.
     local app
     for app in hdfs datanode static; do
@@ -48,7 +50,7 @@ X
         # With the default, a file is closed only once a DataNode has reported its last block, and clients ask in steps of
         # half a second.
         property dfs.namenode.file.close.num-committed-allowed 1
-        # A restarted NameNode serves as soon as both DataNodes have come back, and misses one after about 15 s.
+        # A restarted NameNode serves as soon as the blocks are known again. It misses a dead DataNode after about 15 s.
         property dfs.namenode.safemode.min.datanodes 1
         property dfs.namenode.safemode.extension 0
         property dfs.heartbeat.interval 1
@@ -72,9 +74,10 @@ write_conf() {
             property dfs.datanode.http.address "$host:${ports[3 + 3 * i]}"
             property dfs.datanode.ipc.address "$host:${ports[4 + 3 * i]}"
         } | write_site "$work/conf-datanode$i"
+        echo "http://$host:${ports[3 + 3 * i]}" >"$work/web-datanode$i"
     done
     java_class "$work/conf.new" namenode.NameNode -format -nonInteractive >>"$work/log/namenode.out" 2>&1
-    echo "http://$host:$http_port" >"$work/web"
+    echo "http://$host:$http_port" >"$work/web-namenode"
     cat >"$work/env" <<X
 export HADOOP_USER_NAME='$(id -un)'
 export LAZURITE_TEST_HDFS_URI='hdfs://$host:$rpc_port/tests'
@@ -117,24 +120,22 @@ launch_class() {
     unset -f java
 }
 
-# jmx QUERY: one bean of the NameNode.
+# jmx PART BEAN: one bean of a part.
 jmx() {
-    curl -fsS --noproxy '*' --max-time 5 "$(cat "$work/web")/jmx?qry=Hadoop:service=NameNode,name=$1"
+    curl -fsS --noproxy '*' --max-time 5 "$(cat "$work/web-$1")/jmx?qry=Hadoop:service=$2"
 }
 
 serves() {
-    local state
-    state=$(jmx FSNamesystemState) &&
-        grep -q '"FSState" *: *"Operational"' <<<"$state" &&
-        grep -q "\"NumLiveDataNodes\" *: *$(running_datanodes)" <<<"$state"
-}
-
-running_datanodes() {
-    local count=0 part
-    for part in datanode0 datanode1; do
-        if is_running "$part"; then count=$((count + 1)); fi
-    done
-    echo $count
+    case $1 in
+        namenode)
+            local state
+            state=$(jmx namenode NameNode,name=FSNamesystemState) &&
+                grep -q '"FSState" *: *"Operational"' <<<"$state" &&
+                ! grep -q '"NumLiveDataNodes" *: *0' <<<"$state"
+            ;;
+        # Registered, and the NameNode knows its blocks.
+        *) jmx "$1" DataNode,name=DataNodeInfo | grep -q 'ActorState[^,]*RUNNING' ;;
+    esac
 }
 
 start_part() {
@@ -151,7 +152,7 @@ case $verb in
         for part in namenode datanode0 datanode1; do
             is_running "$part" || start_part "$part"
         done
-        await 90 namenode serves
+        for part in namenode datanode0 datanode1; do await 90 "$part" serves "$part"; done
         cat "$work/env"
         ;;
     stop)
@@ -163,7 +164,7 @@ case $verb in
     restart)
         signal "${3:?which part}" KILL
         start_part "$3"
-        await 90 "$3" serves
+        await 90 "$3" serves "$3"
         ;;
     *) die "usage: hdfs.sh $usage" ;;
 esac

