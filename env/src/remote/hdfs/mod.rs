@@ -45,7 +45,7 @@ mod writer;
 
 use failure::Failure;
 use readers::Readers;
-use writer::HdfsWriter;
+use writer::{HdfsWriter, State};
 
 const TEMP_DIR: &str = ".lazurite-tmp";
 
@@ -183,16 +183,7 @@ impl HdfsStore {
         let target = self.0.path(key);
         let attempt = || {
             let (this, target, bytes) = (self.0.clone(), target.clone(), bytes.clone());
-            let work = async move {
-                let temp = this.temp_path();
-                let written = this
-                    .write_and_publish(&temp, bytes, &target, overwrite)
-                    .await;
-                if written.is_err() {
-                    this.remove_later(temp);
-                }
-                written
-            };
+            let work = async move { this.write_and_publish(bytes, &target, overwrite).await };
             self.spawned(operation, path.clone(), work)
         };
         if overwrite {
@@ -253,24 +244,11 @@ impl RemoteStore for HdfsStore {
     }
 
     async fn writer(&self, key: &Key) -> Result<Box<dyn ObjectWriter>> {
-        let this = self.0.clone();
-        let (temp, file) = self
-            .on_runtime("writer", Some(key), move || {
-                let this = this.clone();
-                async move {
-                    let temp = this.temp_path();
-                    let file = this.create(&temp).await?;
-                    Ok((temp, file))
-                }
-            })
-            .await?;
         Ok(Box::new(HdfsWriter {
-            store: self.clone(),
-            path: super::full_path(&self.0.uri, key),
+            path: self.checked_path("writer", Some(key))?,
             target: self.0.path(key),
-            temp,
-            begun: false,
-            file: Some(file),
+            store: self.clone(),
+            state: State::New,
         }))
     }
 

@@ -43,7 +43,7 @@ impl Inner {
         format!("{}/{key}", self.root)
     }
 
-    pub(super) fn temp_path(&self) -> String {
+    fn temp_path(&self) -> String {
         let number = self.temp_next.fetch_add(1, Ordering::Relaxed);
         format!("{}/{TEMP_DIR}/{:016x}-{number}", self.root, self.temp_token)
     }
@@ -122,11 +122,6 @@ impl Inner {
         }
     }
 
-    pub(super) async fn create(&self, temp: &str) -> Result<FileWriter, Failure> {
-        let options = WriteOptions::default().create_parent(true);
-        self.step(self.client.create(temp, options)).await
-    }
-
     pub(super) async fn append(
         &self,
         file: &mut FileWriter,
@@ -140,29 +135,47 @@ impl Inner {
     }
 
     pub(super) async fn write_and_publish(
-        &self,
-        temp: &str,
+        self: &Arc<Self>,
         bytes: Bytes,
         target: &str,
         overwrite: bool,
     ) -> Result<(), Failure> {
-        let mut file = self.create(temp).await?;
+        let (temp, file) = self.begin(bytes).await?;
+        self.publish(file, &temp, target, overwrite).await?;
+        temp.gone();
+        Ok(())
+    }
+
+    /// A new unfinished file that holds `bytes` so far.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        bytes: Bytes,
+    ) -> Result<(Temp, Box<FileWriter>), Failure> {
+        let temp = Temp {
+            path: self.temp_path(),
+            store: self.clone(),
+        };
+        let options = WriteOptions::default().create_parent(true);
+        let mut file = self.step(self.client.create(&temp.path, options)).await?;
         self.append(&mut file, bytes).await?;
-        self.publish(file, temp, target, overwrite).await
+        Ok((temp, Box::new(file)))
     }
 
     /// Closes the file and gives it its name, in a directory that is made where it is missing.
     pub(super) async fn publish(
         &self,
-        mut file: FileWriter,
-        temp: &str,
+        mut file: Box<FileWriter>,
+        temp: &Temp,
         target: &str,
         overwrite: bool,
     ) -> Result<(), Failure> {
         within(self.timeout.max(CLOSE_TIMEOUT_MIN), file.close()).await?;
         let dir = target.rsplit_once('/').map_or("/", |(dir, _)| dir);
         for made in 0.. {
-            match self.step(self.client.rename(temp, target, overwrite)).await {
+            match self
+                .step(self.client.rename(&temp.path, target, overwrite))
+                .await
+            {
                 Err(e) if e.is_missing_directory() && made < REMADE_MAX => {
                     self.step(self.client.mkdirs(dir, 0o755, true)).await?;
                 }
@@ -177,7 +190,7 @@ impl Inner {
 
     /// Removes an unfinished file, if need be later, when the NameNode answers again. It is invisible in any case. Does not
     /// wait for it.
-    pub(super) fn remove_later(self: &Arc<Self>, temp: String) {
+    fn remove_later(self: &Arc<Self>, temp: String) {
         let this = self.clone();
         self.runtime.spawn(async move {
             let mut pause = CLEAN_UP_PAUSE_MIN;
@@ -237,6 +250,27 @@ impl Inner {
             dir = dir.rsplit_once('/').map_or("", |(dir, _)| dir);
         }
         Ok(())
+    }
+}
+
+/// The name of an unfinished file, which is removed where this is dropped: by a failure, or a caller that went away.
+pub(super) struct Temp {
+    pub(super) path: String,
+    store: Arc<Inner>,
+}
+
+impl Temp {
+    /// The file has its final name, or is removed.
+    pub(super) fn gone(mut self) {
+        self.path.clear();
+    }
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        if !self.path.is_empty() {
+            self.store.remove_later(std::mem::take(&mut self.path));
+        }
     }
 }
 
