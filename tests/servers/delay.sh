@@ -61,5 +61,6 @@ ip netns exec "$space" "$here/hdfs.sh" start "$servers/hdfs" >/dev/null
 . "$servers/s3/env"
 # shellcheck source=/dev/null
 . "$servers/hdfs/env"
-ping -c 3 -q "$net.2" >&2 || true
+connect=$(curl -fsS --noproxy '*' -o /dev/null -w '%{time_connect}' "$(cat "$servers/s3/endpoint")")
+echo "delay.sh: a connection to S3 takes $connect s" >&2
 "$@"

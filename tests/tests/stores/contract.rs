@@ -60,6 +60,8 @@ async fn watch(
     let key = key(name);
     let mut looks = 0;
     while !stop.load(SeqCst) {
+        // Some stores answer without waiting, and would leave no thread to others.
+        tokio::task::yield_now().await;
         match store.get(&key).await {
             Ok(found) => {
                 assert!(!found.is_empty(), "an empty object was seen");
