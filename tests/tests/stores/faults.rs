@@ -11,7 +11,7 @@ use lazurite_tests::{COUNTS, fill, value};
 
 use crate::{
     servers::{Servers, http_get, uploads_under_way},
-    world::{Kind, World, counted},
+    world::{Kind, World, counted, key},
 };
 
 const FILES: u64 = 8;
@@ -376,5 +376,38 @@ fn reads_go_on_without_one_datanode() {
         println!("without {part}: {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(10));
         servers.restart("hdfs", part);
+    }
+}
+
+/// A new object goes to the DataNode that is left, even where the NameNode names the dead one first.
+#[test]
+fn writes_go_on_without_one_datanode() {
+    let Some(mut servers) = Servers::alone() else {
+        return;
+    };
+    let Some(world) = World::alone(Kind::Hdfs) else {
+        return;
+    };
+    let store = world.store();
+    servers.kill("hdfs", "datanode1", "KILL");
+    for number in 0..6 {
+        let (store, name) = (store.clone(), key(&format!("object-{number}")));
+        let begun = Instant::now();
+        let written = async move {
+            let mut writer = store.writer(&name).await?;
+            for _ in 0..4 {
+                writer.write(vec![number; 1 << 20].into()).await?;
+            }
+            writer.finish().await?;
+            let put = vec![number + 100; 1 << 20];
+            store
+                .put(&key(&format!("put-{number}")), put.clone().into())
+                .await?;
+            assert!(store.get(&key(&format!("put-{number}"))).await? == put);
+            store.get(&name).await
+        };
+        let found = world.runtime.wait(written).unwrap();
+        assert!(found == vec![number; 4 << 20]);
+        println!("without datanode1, object {number}: {:?}", begun.elapsed());
     }
 }

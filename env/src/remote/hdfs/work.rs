@@ -122,6 +122,15 @@ impl Inner {
         }
     }
 
+    /// Waits until every DataNode of the file has what was written so far, and fails where one of them is dead. Nothing where
+    /// the file cannot do that (erasure coding).
+    pub(super) async fn settle(&self, file: &mut FileWriter) -> Result<(), Failure> {
+        match self.step(file.hsync()).await {
+            Err(failure) if failure.kind().is_temporary() => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) async fn append(
         &self,
         file: &mut FileWriter,

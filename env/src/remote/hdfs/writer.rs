@@ -25,12 +25,21 @@ pub(super) enum State {
 }
 
 impl HdfsWriter {
-    /// A new file that holds `bytes`, begun as often as it takes: the client gives up a file whose first DataNode is dead, and
-    /// the NameNode goes on naming that one for a while.
-    async fn begin(&self, operation: &'static str, bytes: Bytes) -> Result<(Temp, Box<FileWriter>)> {
+    /// A new file that holds `bytes`, begun as often as it takes: a dead DataNode among those that the NameNode names costs
+    /// the whole file, and it goes on naming that one for a while. So the bytes are seen on all of them here, while they
+    /// are still at hand.
+    async fn begin(
+        &self,
+        operation: &'static str,
+        bytes: Bytes,
+    ) -> Result<(Temp, Box<FileWriter>)> {
         let attempt = || {
             let (this, bytes) = (self.store.0.clone(), bytes.clone());
-            let work = async move { this.begin(bytes).await };
+            let work = async move {
+                let (temp, mut file) = this.begin(bytes).await?;
+                this.settle(&mut file).await?;
+                Ok((temp, file))
+            };
             self.store.spawned(operation, self.path.clone(), work)
         };
         self.store.0.retry.run(attempt).await
