@@ -47,8 +47,8 @@ X
         property dfs.namenode.name.dir "file://$work/name"
         property dfs.namenode.datanode.registration.ip-hostname-check false
         property dfs.replication 2
-        # With the default, a file is closed only once a DataNode has reported its last block, and clients ask in steps of
-        # half a second.
+        # By default a file is closed only once a DataNode has reported its last block, and clients ask in steps of half a
+        # second. With this it is closed at once, and is seen without that block until then: the harder case.
         property dfs.namenode.file.close.num-committed-allowed 1
         # A restarted NameNode serves as soon as the blocks are known again. It misses a dead DataNode after about 15 s.
         property dfs.namenode.safemode.min.datanodes 1

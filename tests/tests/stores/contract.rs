@@ -64,7 +64,7 @@ async fn watch(
         tokio::task::yield_now().await;
         match store.get(&key).await {
             Ok(found) => {
-                assert!(!found.is_empty(), "an empty object was seen");
+                assert!(!found.is_empty(), "an empty object was seen in {store:?}");
                 assert!(found == object(found[0]), "a part of an object was seen");
                 looks += 1;
                 all_looks.fetch_add(1, SeqCst);
@@ -102,7 +102,7 @@ fn what_is_replaced_is_never_missing_empty_or_partial() {
         let (store, seen) = (world.store(), looks.clone());
         let written = async move {
             let mut versions = 0;
-            while versions < 60 || seen.load(SeqCst) < 50 {
+            while versions < 200 || seen.load(SeqCst) < 50 {
                 versions += 1;
                 let number = (versions % 255) as u8 + 1;
                 store.put(&key("replaced"), object(number)).await?;

@@ -4,7 +4,8 @@
 //! client's typed errors into text.
 //!
 //! * **Atomic.** Bytes go to a new file under `<root>/.lazurite-tmp/`, then one rename of the NameNode gives it its name:
-//!   `rename(.., overwrite)` for `put`, one that refuses to replace for `put_if_absent`.
+//!   `rename(.., overwrite)` for `put`, one that refuses to replace for `put_if_absent`. It gets it only once readers see
+//!   all of it, which some NameNodes let them do only after the file was closed.
 //! * **Durable.** When the file was closed, in HDFS's own sense: each block is on the DataNodes of its pipeline, which
 //!   write it to disk when their systems see fit.
 //! * **Crash.** What a crash leaves is a whole object, or a file under `.lazurite-tmp` that nothing lists or reads.
@@ -40,11 +41,13 @@ use super::{
 
 mod failure;
 mod readers;
+mod unfinished;
 mod work;
 mod writer;
 
 use failure::Failure;
 use readers::Readers;
+use unfinished::Unfinished;
 use writer::{HdfsWriter, State};
 
 const TEMP_DIR: &str = ".lazurite-tmp";
@@ -183,7 +186,10 @@ impl HdfsStore {
         let target = self.0.path(key);
         let attempt = || {
             let (this, target, bytes) = (self.0.clone(), target.clone(), bytes.clone());
-            let work = async move { this.write_and_publish(bytes, &target, overwrite).await };
+            let work = async move {
+                let file = Unfinished::begin(this, bytes).await?;
+                file.publish(&target, overwrite).await
+            };
             self.spawned(operation, path.clone(), work)
         };
         if overwrite {

@@ -2,11 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hdfs_native::file::FileWriter;
 
 use crate::{Error, ErrorKind, Result};
 
-use super::{HdfsStore, work::Temp};
+use super::{HdfsStore, unfinished::Unfinished};
 use crate::remote::ObjectWriter;
 
 pub(super) struct HdfsWriter {
@@ -19,7 +18,7 @@ pub(super) struct HdfsWriter {
 pub(super) enum State {
     /// Nothing was written, and there is no file.
     New,
-    Open(Temp, Box<FileWriter>),
+    Open(Box<Unfinished>),
     /// Left with an unknown end by a failed write, or by a caller that did not wait for it.
     Failed,
 }
@@ -28,17 +27,13 @@ impl HdfsWriter {
     /// A new file that holds `bytes`, begun as often as it takes: a dead DataNode among those that the NameNode names costs
     /// the whole file, and it goes on naming that one for a while. So the bytes are seen on all of them here, while they
     /// are still at hand.
-    async fn begin(
-        &self,
-        operation: &'static str,
-        bytes: Bytes,
-    ) -> Result<(Temp, Box<FileWriter>)> {
+    async fn begin(&self, operation: &'static str, bytes: Bytes) -> Result<Box<Unfinished>> {
         let attempt = || {
             let (this, bytes) = (self.store.0.clone(), bytes.clone());
             let work = async move {
-                let (temp, mut file) = this.begin(bytes).await?;
-                this.settle(&mut file).await?;
-                Ok((temp, file))
+                let mut file = Unfinished::begin(this, bytes).await?;
+                file.settle().await?;
+                Ok(Box::new(file))
             };
             self.store.spawned(operation, self.path.clone(), work)
         };
@@ -61,48 +56,37 @@ impl ObjectWriter for HdfsWriter {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (temp, file) = match std::mem::replace(&mut self.state, State::Failed) {
+        let file = match std::mem::replace(&mut self.state, State::Failed) {
             State::New => self.begin("write", bytes).await?,
-            State::Open(temp, mut file) => {
-                let this = self.store.0.clone();
+            State::Open(mut file) => {
                 let work = async move {
-                    this.append(&mut file, bytes).await?;
-                    Ok((temp, file))
+                    file.append(bytes).await?;
+                    Ok(file)
                 };
                 self.store.spawned("write", self.path.clone(), work).await?
             }
             State::Failed => return Err(self.failed("write")),
         };
-        self.state = State::Open(temp, file);
+        self.state = State::Open(file);
         Ok(())
     }
 
     async fn finish(mut self: Box<Self>) -> Result<()> {
-        let (temp, file) = match std::mem::replace(&mut self.state, State::Failed) {
+        let file = match std::mem::replace(&mut self.state, State::Failed) {
             State::New => self.begin("finish", Bytes::new()).await?,
-            State::Open(temp, file) => (temp, file),
+            State::Open(file) => file,
             State::Failed => return Err(self.failed("finish")),
         };
-        let (this, target) = (self.store.0.clone(), self.target.clone());
-        let work = async move {
-            this.publish(file, &temp, &target, true).await?;
-            temp.gone();
-            Ok(())
-        };
+        let target = self.target.clone();
+        let work = async move { file.publish(&target, true).await };
         self.store.spawned("finish", self.path.clone(), work).await
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
-        let State::Open(temp, file) = std::mem::replace(&mut self.state, State::Failed) else {
+        let State::Open(file) = std::mem::replace(&mut self.state, State::Failed) else {
             return Ok(()); // nothing was written, or what failed removes it
         };
-        drop(file);
-        let this = self.store.0.clone();
-        let work = async move {
-            this.step(this.client.delete(&temp.path, false)).await?;
-            temp.gone();
-            Ok(())
-        };
+        let work = async move { file.remove().await };
         self.store.spawned("abort", self.path.clone(), work).await
     }
 }
