@@ -55,20 +55,19 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     let store = options.open_store(&runtime)?;
     let mut directory = Directory::open(options.local_env(), &options.dir, &options.job)?;
     let layout = JobLayout::new(&options.job)?;
-    let ids = list_ids(&store, &runtime, &layout)?;
+    let job = look_at_job(&store, &runtime, &layout)?;
     let found = open_union(options, &store, &runtime)?;
     let kept = match &found {
         Some(union) if may_keep(options) && restore::has_database(union)? => Some(union.clone()),
         _ => None,
     };
-    let mut unfinished = BTreeSet::new();
-    let chosen = choose(options, &store, &runtime, &layout, &ids, &mut unfinished)?;
+    let newest_seen = job.newest.as_ref().map_or(0, |(id, _)| *id);
+    let chosen = choose(options, &store, &runtime, &layout, job.newest)?;
     if let Some(found) = &chosen {
         check_fits(options, range, &found.metadata)?;
     }
-    let newest_seen = ids.last().copied().unwrap_or(0);
     let mut known = Known {
-        history: History::new(ids, unfinished),
+        history: History::new(job.ids, job.unfinished),
         ..Known::default()
     };
     let (mut report, keep) = (None, kept.is_some());
@@ -123,11 +122,10 @@ fn choose(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    ids: &[u64],
-    unfinished: &mut BTreeSet<u64>,
+    newest: Option<(u64, Result<Found>)>,
 ) -> Result<Option<Found>> {
     match options.restore {
-        Restore::Latest => newest(store, runtime, layout, ids, unfinished),
+        Restore::Latest => newest.map(|(_, found)| found).transpose(),
         Restore::Snapshot(id) => match load(store, runtime, layout, id) {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
@@ -184,24 +182,59 @@ fn or_start_over(
     Ok(UnionEnv::open(union_options(options, store, runtime))?)
 }
 
-/// The newest complete snapshot. One round trip, and one more for each newer one that never completed: those are noted.
-fn newest(
+/// What the store holds of the job when a backend opens.
+struct JobFound {
+    /// The numbers that anything lies under, ascending.
+    ids: Vec<u64>,
+    /// Those above the newest complete snapshot: begun, and not complete.
+    unfinished: BTreeSet<u64>,
+    /// The newest complete snapshot, and what came of reading it: damage matters only to those who ask for this one.
+    newest: Option<(u64, Result<Found>)>,
+}
+
+/// Finds the newest complete snapshot. Two round trips; where there are numbers above it that never completed, one more for
+/// each, and a second look.
+///
+/// That one is for a writer at work: it completes a number and deletes the `_metadata` of the one before, and whoever asks for
+/// the higher one just before and for the lower one just after finds neither.
+fn look_at_job(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    ids: &[u64],
-    unfinished: &mut BTreeSet<u64>,
-) -> Result<Option<Found>> {
-    for id in ids.iter().rev() {
-        match load(store, runtime, layout, *id) {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) if is_missing(&error) => {
-                unfinished.insert(*id);
+) -> Result<JobFound> {
+    let mut ids = list_ids(store, runtime, layout)?;
+    let mut before = None;
+    loop {
+        let (mut unfinished, mut newest) = (BTreeSet::new(), None);
+        for id in ids.iter().rev() {
+            match load(store, runtime, layout, *id) {
+                Err(error) if is_missing(&error) => {
+                    unfinished.insert(*id);
+                }
+                Err(error) if error.is_temporary() => return Err(error),
+                found => {
+                    newest = Some((*id, found));
+                    break;
+                }
             }
-            Err(error) => return Err(error),
         }
+        let again = match unfinished.len() {
+            0 => ids.clone(),
+            _ => list_ids(store, runtime, layout)?,
+        };
+        // A single one that was deleted since it was listed has a successor in the new list; one of several may have it among
+        // them.
+        let settled = unfinished.len() < 2 || before.as_ref() == Some(&unfinished);
+        if settled && again.last() == ids.last() {
+            return Ok(JobFound {
+                ids,
+                unfinished,
+                newest,
+            });
+        }
+        before = Some(unfinished);
+        ids = again;
     }
-    Ok(None)
 }
 
 fn check_fits(

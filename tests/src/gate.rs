@@ -21,6 +21,8 @@ enum State {
     Open,
     /// Requests that write an object whose key contains this wait until the gate opens.
     HoldWrites(String),
+    /// Whole objects whose key contains this are not read until the gate opens.
+    HoldReads(String),
     /// Every request fails, as one to a store that is away.
     Down,
 }
@@ -53,6 +55,11 @@ impl GateStore {
     /// Makes requests that write an object whose key contains `part` wait for [`open`](Self::open).
     pub fn hold_writes(&self, part: &str) {
         self.state.send_replace(State::HoldWrites(part.to_owned()));
+    }
+
+    /// Makes reads of a whole object whose key contains `part` wait for [`open`](Self::open).
+    pub fn hold_reads(&self, part: &str) {
+        self.state.send_replace(State::HoldReads(part.to_owned()));
     }
 
     /// Fails every request as temporary.
@@ -94,8 +101,14 @@ impl GateStore {
     }
 
     async fn write(&self, key: &str) -> Result<()> {
-        let holds =
-            |state: &State| matches!(state, State::HoldWrites(part) if key.contains(part.as_str()));
+        self.pass(
+            key,
+            |state| matches!(state, State::HoldWrites(part) if key.contains(part.as_str())),
+        )
+        .await
+    }
+
+    async fn pass(&self, key: &str, holds: impl Fn(&State) -> bool) -> Result<()> {
         let mut state = self.state.subscribe();
         if holds(&state.borrow()) {
             self.held.fetch_add(1, Ordering::SeqCst);
@@ -126,7 +139,11 @@ impl RemoteStore for GateStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Bytes> {
-        self.read(key.as_str())?;
+        self.pass(
+            key.as_str(),
+            |state| matches!(state, State::HoldReads(part) if key.as_str().contains(part.as_str())),
+        )
+        .await?;
         self.inner.get(key).await
     }
 

@@ -5,8 +5,9 @@
 //! One error is taken back here. RocksDB opens the table files behind an open, and treats a file that does not open as an
 //! error of the whole database, which it means to recover from: `ErrorHandler::HandleKnownErrors` of 11.8.1 notes that a
 //! recovery is under way, nothing ever begins one, and closing the database waits for its end for ever. The file's first
-//! reader gets the error anyway, so that what happened behind the open is logged and forgotten. Corruption is not: RocksDB
-//! then stops writes for good, as it should, and closes.
+//! reader gets the error anyway, so that what happened behind the open is logged and forgotten. Two kinds are not. After
+//! corruption RocksDB stops writes for good, as it should, and closes. A temporary error it keeps before it tells: it stops
+//! writes until it has recovered, which it does begin then.
 
 use std::{
     collections::HashMap,
@@ -182,9 +183,9 @@ unsafe extern "C" fn background_error(
         let forgiven = reason == ASYNC_FILE_OPEN && !message.starts_with("Corruption");
         let error = error::from_message(operation, "the database", message);
         if forgiven {
-            // SAFETY: as above. RocksDB then takes it that nothing happened.
+            // SAFETY: as above. RocksDB then takes it that nothing happened, unless the error is temporary.
             unsafe { ffi::rocksdb_reset_status(status) };
-            tracing::warn!(%error, "a table file did not open yet; its first reader tries again");
+            tracing::warn!(%error, "a table file did not open yet; its first reader tries again, writes may pause");
         } else {
             tracing::error!(%error, "RocksDB's background work failed");
         }

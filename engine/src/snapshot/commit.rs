@@ -1,8 +1,8 @@
 //! The last step of a snapshot: `_metadata`, created by the store's one atomic operation.
 //!
 //! Before it the snapshot does not exist; after it, it is complete. Of two writers that race for one id exactly one
-//! wins. When the answer is lost (a time-out, or a retry that meets its own first attempt), the object is read back:
-//! `_metadata` names its writer, so it tells our commit from another's.
+//! wins. When the answer is lost (a time-out, or a retry that meets its own first attempt), the object is read back: no two
+//! attempts have the same bytes, since `_metadata` names its manifest, so they tell our commit from another's.
 
 use bytes::Bytes;
 use lazurite_env::ErrorKind;

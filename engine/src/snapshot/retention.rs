@@ -121,7 +121,7 @@ pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<
         history.overtaken(id);
         return history.check_alone();
     }
-    // Whoever completes an earlier number from now on finds this one and stops.
+    // Whoever completes an earlier number from now on finds this one after its commit, and fails.
     history.unfinished.clear();
     let all_known = learn(context, &mut history, id, deadline)?;
     let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();

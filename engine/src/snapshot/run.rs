@@ -86,7 +86,7 @@ impl Job {
             reused_bytes: metadata.data_bytes().saturating_sub(sent.bytes),
             reused_files: metadata.files.len() as u64 - sent.files,
         };
-        self.after_commit(context, metadata);
+        self.after_commit(context, metadata)?;
         Ok(report)
     }
 
@@ -94,8 +94,8 @@ impl Job {
     /// complete that was not when this backend opened, or that has a number which failed here.
     ///
     /// Two writers cannot miss each other: each makes its own number visible (by its manifest) before it looks here, and
-    /// looks again after its commit, before it deletes anything ([`retain`]). So of two that overlap, the one with the
-    /// higher number sees the other's commit here, or the other sees the higher number before it deletes.
+    /// looks again after its commit, before it deletes anything or reports success ([`retain`]). So of two that overlap, the
+    /// one with the higher number sees the other's commit here, or the other sees the higher number there, and fails.
     fn refuse_overtaken(&self, context: &Context) -> Result<()> {
         let look = look_for_ids(context.store.clone(), context.layout.clone());
         let ids = self.deadline.wait(&context.runtime, look)?;
@@ -262,7 +262,9 @@ impl Job {
         })
     }
 
-    fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) {
+    /// `SnapshotConflict` where a later number was begun meanwhile: its writer may not know of this snapshot, and delete what
+    /// it needs. Any other error is no reason to call the snapshot failed.
+    fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
         let uploaded: Result<Vec<(String, u8, RemoteFile)>> = metadata
             .files
             .iter()
@@ -280,8 +282,13 @@ impl Job {
             tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
         }
         context.history().completed(Arc::new(metadata));
-        if let Err(error) = retain(context, self.id, &self.deadline) {
-            tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+        match retain(context, self.id, &self.deadline) {
+            Err(error @ Error::SnapshotConflict { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
     }
 }

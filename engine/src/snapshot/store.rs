@@ -116,7 +116,7 @@ pub(crate) struct Under {
 }
 
 /// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip. `_metadata` is taken to be missing
-/// only where the listing does not show it either.
+/// only where a listing after that does not show it.
 ///
 /// # Errors
 /// `Unavailable` where the store lists `_metadata` and denies it.
@@ -151,16 +151,19 @@ pub(crate) async fn look_under(
             Err(error) => Err(error),
         }
     };
-    let (lengths, metadata) = try_join(list, get).await?;
+    let (mut lengths, metadata) = try_join(list, get).await?;
+    if metadata.is_none() && lengths.contains_key(key.as_str()) {
+        // Deleted in between, or denied.
+        lengths = self::lengths(&prefix, store.list(Some(&prefix)).await?);
+    }
     if metadata.is_none() && lengths.contains_key(key.as_str()) {
         // One that denies for a moment what it has must not turn a complete snapshot into one that never was: an older one
         // would be restored, or files go that it needs.
-        let why = "the store lists this object, but says that it is not there; try again";
         return Err(EnvError::new(
             ErrorKind::Unavailable,
             "get",
             key.as_str(),
-            why,
+            "the store lists this object, but says that it is not there; try again",
         ));
     }
     match metadata.as_ref().and_then(|b| too_long(b.len() as u64)) {

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, thread};
 
-use lazurite::{Error, SnapshotOptions, SnapshotReport, StateBackend};
+use lazurite::{Durability, Error, Restore, SnapshotOptions, SnapshotReport, StateBackend};
 use lazurite_env::{ErrorKind, FaultPlan, Op, remote::FaultStore};
 use lazurite_tests::{COUNTS, GateStore, World, fill, snapshot, value};
 
@@ -192,7 +192,8 @@ fn a_rival_that_builds_on_the_last_snapshot_keeps_its_files() {
         "it refers to the old file"
     );
     gate.open();
-    assert_eq!(pending.wait().unwrap().id, 2);
+    // It is complete now, but the new one does not know of it and may delete what it needs: that is no success.
+    assert_conflict(pending.wait());
     // The old one deleted nothing, and is out.
     assert!(world.verify(3).is_empty(), "{:?}", world.verify(3));
     assert_conflict(try_snapshot(&old));
@@ -227,4 +228,93 @@ fn a_number_that_failed_here_and_was_taken_by_another_writer_is_not_built_over()
     let report = snapshot(&second);
     assert_eq!(world.ids(), [report.id]);
     assert!(world.verify(report.id).is_empty());
+}
+
+#[test]
+fn an_open_that_meets_a_writer_at_work_gets_its_newest_snapshot() {
+    let world = World::new();
+    let writer = world
+        .builder_at("writer", Arc::new(world.store.clone()))
+        .open()
+        .unwrap();
+    let table = writer.value_state(&COUNTS).unwrap();
+    fill(&table, 0..200, 1, 100);
+    assert_eq!(snapshot(&writer).id, 1);
+    // It has listed number 1, and reads it only after that has gone.
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    gate.hold_reads("chk-1/_metadata");
+    let builder = world.builder_at("reader", Arc::new(gate.clone()));
+    let reader = thread::spawn(move || builder.open());
+    gate.wait_until_held();
+    fill(&table, 0..200, 2, 100);
+    assert_eq!(snapshot(&writer).id, 2);
+    assert_eq!(world.ids(), [2]);
+    gate.open();
+    let reader = reader.join().unwrap().unwrap();
+    assert_eq!(reader.restored().map(|report| report.snapshot_id), Some(2));
+    let table = reader.value_state(&COUNTS).unwrap();
+    assert_eq!(table.get(&9).unwrap(), Some(value(9, 2, 100)));
+}
+
+#[test]
+fn an_older_restore_does_not_build_over_a_snapshot_that_was_under_way() {
+    for restore in [Restore::Snapshot(1), Restore::Empty] {
+        let world = World::new();
+        let gate = GateStore::new(Arc::new(world.store.clone()));
+        let first = world
+            .builder_at("first", Arc::new(gate.clone()))
+            .retained_snapshots(2)
+            .open()
+            .unwrap();
+        let table = first.value_state(&COUNTS).unwrap();
+        fill(&table, 0..200, 1, 100);
+        snapshot(&first);
+        fill(&table, 0..200, 2, 100);
+        gate.hold_writes("_metadata");
+        let pending = first.snapshot(SnapshotOptions::new()).unwrap();
+        gate.wait_until_held();
+        let second = world
+            .builder_at("second", Arc::new(world.store.clone()))
+            .restore(restore)
+            .open()
+            .unwrap();
+        gate.open();
+        assert_eq!(pending.wait().unwrap().id, 2);
+        fill(&second.value_state(&COUNTS).unwrap(), 0..200, 3, 100);
+        assert_conflict(try_snapshot(&second));
+        assert_eq!(world.ids(), [1, 2], "{restore:?}");
+        assert!(world.verify(2).is_empty());
+    }
+}
+
+#[test]
+fn a_log_does_not_go_on_over_a_snapshot_that_was_under_way_when_it_began() {
+    let world = World::new();
+    let gate = GateStore::new(Arc::new(world.store.clone()));
+    let first = world
+        .builder_at("first", Arc::new(gate.clone()))
+        .open()
+        .unwrap();
+    let table = first.value_state(&COUNTS).unwrap();
+    fill(&table, 0..200, 1, 100);
+    snapshot(&first);
+    fill(&table, 0..200, 2, 100);
+    gate.hold_writes("_metadata");
+    let pending = first.snapshot(SnapshotOptions::new()).unwrap();
+    gate.wait_until_held();
+    let second = || {
+        world
+            .builder_at("second", Arc::new(world.store.clone()))
+            .durability(Durability::Wal)
+            .open()
+    };
+    let opened = second().unwrap();
+    assert_eq!(opened.restored().unwrap().snapshot_id, 1);
+    gate.open();
+    assert_eq!(pending.wait().unwrap().id, 2);
+    drop(opened);
+    let error = second().unwrap_err();
+    assert!(matches!(error, Error::LocalDirectory { .. }), "{error}");
+    assert_eq!(world.ids(), [2]);
+    assert!(world.verify(2).is_empty());
 }
