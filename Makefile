@@ -38,7 +38,7 @@ test: setup ## Runs all tests that need no server
 	@[ -n "$$LAZURITE_TEST_SERVERS" ] || echo "left out: the tests that kill servers (make test-stores)"
 
 # One build for both: with other packages named, other features of dependencies would have everything compiled again.
-test-stores: setup ## Installs and starts S3 and HDFS servers (Debian, Ubuntu), runs the tests of stores, stops them
+test-stores: setup ## Installs and starts S3 and HDFS servers (Debian 12), runs the tests of stores, stops them
 	$(CARGO) test --release --workspace --test stores --test cli --no-run
 	tests/servers/test.sh $(CARGO) test --release --workspace --test stores
 
@@ -51,6 +51,6 @@ check: lint-tools ## Formatting, clippy and rustdoc; any warning fails
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path tests/servers/delay/Cargo.toml --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release --manifest-path tests/servers/delay/Cargo.toml -- -D warnings
+	$(CARGO) clippy --release --locked --manifest-path tests/servers/delay/Cargo.toml -- -D warnings
 	@if command -v shellcheck >/dev/null; then shellcheck --external-sources scripts/*.sh tests/servers/*.sh .ci/run; fi
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps

@@ -125,7 +125,10 @@ write_env() {
     add_bucket lazurite "$key" "$secret"
     add_bucket private "$other_key" "$other_secret"
     query="endpoint=$(cat "$work/endpoint")&region=us-east-1"
+    # No proxy stands before these servers, and the session of another account does not go with these keys.
     cat >"$work/env.new" <<X
+export NO_PROXY="127.0.0.1,$host\${NO_PROXY:+,\$NO_PROXY}" no_proxy="127.0.0.1,$host\${no_proxy:+,\$no_proxy}"
+unset AWS_SESSION_TOKEN AWS_PROFILE
 export AWS_ACCESS_KEY_ID='$key'
 export AWS_SECRET_ACCESS_KEY='$secret'
 export LAZURITE_TEST_S3_URI='s3://lazurite/tests?$query'

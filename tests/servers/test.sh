@@ -10,9 +10,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 servers=$(mktemp -d "${TMPDIR:-/tmp}/lazurite-servers.XXXXXX")
 
+s3=
 stop() {
     local status=$?
     trap - EXIT
+    # While S3 is still being started, it would start what is stopped here.
+    if [ -n "$s3" ]; then
+        kill "$s3" 2>/dev/null || true
+        wait "$s3" || true
+    fi
     "$here/s3.sh" stop "$servers/s3" || true
     "$here/hdfs.sh" stop "$servers/hdfs" || true
     if [ -n "${LAZURITE_SERVERS_KEEP:-}" ]; then
@@ -36,6 +42,7 @@ echo "test.sh: installed after $((SECONDS - began)) s" >&2
 s3=$!
 "$here/hdfs.sh" start "$servers/hdfs" >/dev/null
 wait "$s3"
+s3=
 echo "test.sh: S3 and HDFS serve after $((SECONDS - began)) s" >&2
 # shellcheck source=/dev/null
 . "$servers/s3/env"

@@ -13,7 +13,8 @@ pub struct RemoteOptions {
     pub request_timeout: Duration,
     /// For how long, from its first try, a request is sent again after temporary errors: a store that is back within this
     /// time is only slow. Then the last error, still temporary, is the caller's. A try under way is not cut short. `open`
-    /// waits 5 s at most, so that a wrong address is told soon. Zero: no second try. Default 30 s.
+    /// sends nothing again after 5 s, so that a wrong address is told soon. A part of an upload is sent again a number of
+    /// times that takes about as long where the answers come at once, and longer where they do not come. Zero: no second try. Default 30 s.
     pub retry_deadline: Duration,
     /// Wait before the first retry; each further wait doubles, with up to half of it added by chance. Default 100 ms.
     pub retry_min_delay: Duration,

@@ -3,7 +3,7 @@
 //! A multipart upload that is neither completed nor aborted costs space that nobody sees. So its state is owned by the tasks
 //! that carry it on and not by the callers that may give them up: a write whose caller has gone ends, and what fails or is
 //! dropped without an end is aborted, if need be later, when the store answers again. What remains is left by a process
-//! that dies.
+//! that dies, and by a store whose answer to the begin of an upload was lost: nobody knows its number then.
 
 use std::{mem, sync::Arc, time::Duration};
 
