@@ -91,9 +91,18 @@ start_osd() {
         "${ceph[@]}" osd new "$uuid" >/dev/null
         ceph-osd -c "$conf" -i 0 --mkfs --osd-uuid "$uuid" >>"$work/log/osd.out" 2>&1
     fi
-    launch osd ceph-osd -c "$conf" -i 0 -f
-    await 60 osd osd_answers
-    touch "$work/osd/ready"
+    local try
+    for try in 1 2 3; do
+        launch osd ceph-osd -c "$conf" -i 0 -f
+        # A monitor that has only just begun may refuse the first command ("wrong fsid"), and the daemon ends.
+        if (await 60 osd osd_answers); then
+            touch "$work/osd/ready"
+            return
+        fi
+        echo "s3.sh: attempt $try to start the osd failed" >&2
+        signal osd KILL
+    done
+    die "the osd does not start"
 }
 
 start_rgw() {
