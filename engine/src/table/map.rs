@@ -113,7 +113,9 @@ impl<K, UK, UV> MapState<K, UK, UV> {
 
     /// True where the map of `key` has no entry. Costs a read.
     pub fn is_empty(&self, key: &K) -> Result<bool> {
-        Ok(self.key_cursor(key)?.next()?.is_none())
+        let mut cursor = self.key_cursor(key)?;
+        let first = cursor.next_where(|_| true).map_err(|error| *error)?;
+        Ok(first.is_none())
     }
 
     /// Adds a [`put`](Self::put) to `batch`.
