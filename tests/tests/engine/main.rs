@@ -1,5 +1,6 @@
 //! The engine from outside, as its users see it.
 
+mod asynchronous;
 mod batches;
 mod costs;
 mod faults;
