@@ -17,8 +17,8 @@ use bytes::Bytes;
 use lazurite_env::{Env, IoRuntime, MemEnv, RandomFile, ReadHint, Result, remote::Key};
 
 use crate::{
-    CatalogEntry, Checksum, DownloadOptions, RemoteFile, TailSpec, UnionEnv, UnionOptions,
-    test_store::TestStore,
+    CacheOptions, CatalogEntry, Checksum, DownloadOptions, RemoteFile, TailSpec, UnionEnv,
+    UnionOptions, test_store::TestStore,
 };
 
 const ROOT: &str = "/state";
@@ -96,6 +96,12 @@ impl World {
                 parallel_chunks: 2,
                 keep_free_bytes: 0,
                 first_backoff: Duration::from_millis(1),
+            },
+            // The tests of the cache switch it on.
+            cache: CacheOptions {
+                block_reads: false,
+                min_free_bytes: 0,
+                ..CacheOptions::default()
             },
         }
     }

@@ -1,6 +1,6 @@
 //! A table file that was remote when it was opened: [`TableFile`].
 //!
-//! It follows its entry: before promotion it reads the tail from memory and the rest from the store; after promotion it
+//! It follows its entry: before promotion it reads the tail from memory and the rest through the cache; after promotion it
 //! reads the local file, which it opens once. Where that fails (deleted meanwhile, too many open files) it reads
 //! remotely on: the object is immutable and [referenced](crate::UnionEnv::referenced_keys) while this handle lives, so
 //! both ways give the same bytes.
@@ -16,8 +16,8 @@ use lazurite_env::{PendingRead, RandomFile, RangeRead, ReadHint, Result};
 
 use super::Core;
 use crate::{
+    cache::{Begun, Mode, Object, Request, Tail},
     catalog::{Entry, Residency},
-    fetch::merge,
     stats::Counters,
 };
 
@@ -26,8 +26,15 @@ use crate::{
 pub(super) struct TableFile {
     core: Arc<Core>,
     entry: Arc<Entry>,
+    object: Arc<Object>,
     path: PathBuf,
     local: OnceLock<Box<dyn RandomFile>>,
+}
+
+fn not_empty(range: Range<u64>) -> Vec<Range<u64>> {
+    let mut wants = vec![range];
+    wants.retain(|want| !want.is_empty());
+    wants
 }
 
 /// A range of a remote file, cut where the tail begins.
@@ -42,6 +49,7 @@ impl TableFile {
     pub fn new(core: Arc<Core>, entry: Arc<Entry>, path: PathBuf) -> Self {
         TableFile {
             core,
+            object: Object::new(entry.file()),
             entry,
             path,
             local: OnceLock::new(),
@@ -90,18 +98,31 @@ impl TableFile {
         }
     }
 
-    fn fetch(&self, range: Range<u64>) -> PendingRead {
-        self.core.fetcher.start(&self.entry.file().key, range)
+    /// Begins to read ranges before the tail, sorted by their begin and not empty.
+    fn begin(&self, wants: &[Range<u64>], hint: ReadHint) -> Vec<Begun> {
+        let mut mode = Mode::of(hint);
+        if self.entry.residency() != Residency::Remote {
+            // Deleted, or just promoted: nothing of it is to be kept.
+            mode = Mode::Pass;
+        }
+        let request = Request {
+            object: &self.object,
+            tail: self
+                .entry
+                .tail()
+                .map(|(offset, bytes)| Tail { offset, bytes }),
+            mode,
+        };
+        let begun = self.core.cache.begin(&request, wants);
+        if mode != Mode::Pass && self.entry.residency() != Residency::Remote {
+            // It went while the cache took it in again.
+            self.core.uncache(self.entry.file());
+        }
+        begun
     }
 
-    /// Counts a read by what serves it.
-    fn count(&self, remote: &Range<u64>) {
-        let counters = &self.core.counters;
-        if remote.is_empty() {
-            Counters::add(&counters.tail_reads, 1);
-        } else {
-            Counters::add(&counters.remote_reads, 1);
-        }
+    fn count_tail_read(&self) {
+        Counters::add(&self.core.counters.tail_reads, 1);
     }
 }
 
@@ -111,14 +132,14 @@ impl RandomFile for TableFile {
             return local.read_at(offset, buf, hint);
         }
         let Parts { remote, tail } = self.parts(offset, buf.len());
-        self.count(&remote);
-        let mut filled = 0;
-        if !remote.is_empty() {
-            let bytes = self.fetch(remote).wait()?;
-            filled = bytes.len();
-            buf[..filled].copy_from_slice(&bytes);
-        }
+        let filled = (remote.end - remote.start) as usize;
         buf[filled..filled + tail.len()].copy_from_slice(&tail);
+        if remote.is_empty() {
+            self.count_tail_read();
+        }
+        for begun in self.begin(&not_empty(remote), hint) {
+            begun.copy_into(&mut buf[..filled])?;
+        }
         Ok(filled + tail.len())
     }
 
@@ -130,32 +151,23 @@ impl RandomFile for TableFile {
         let mut wanted = Vec::new();
         for (i, read) in reads.iter_mut().enumerate() {
             let Parts { remote, tail } = self.parts(read.offset, read.buf.len());
-            self.count(&remote);
             let at = (remote.end - remote.start) as usize;
             read.buf[at..at + tail.len()].copy_from_slice(&tail);
             // Where a request is needed too, this is what comes of it if it succeeds.
             read.result = Ok(at + tail.len());
-            if !remote.is_empty() {
+            if remote.is_empty() {
+                self.count_tail_read();
+            } else {
                 wanted.push((remote, i));
             }
         }
         wanted.sort_by_key(|(range, _)| range.start);
         let (ranges, indices): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-        let requests: Vec<_> = merge(&ranges)
-            .into_iter()
-            .map(|(merged, served)| (merged.start, served, self.fetch(merged)))
-            .collect();
-        for (start, served, request) in requests {
-            let outcome = request.wait();
-            for (range, &i) in ranges[served.clone()].iter().zip(&indices[served]) {
-                match &outcome {
-                    Ok(bytes) => {
-                        let bytes =
-                            &bytes[(range.start - start) as usize..(range.end - start) as usize];
-                        reads[i].buf[..bytes.len()].copy_from_slice(bytes);
-                    }
-                    Err(error) => reads[i].result = Err(error.clone()),
-                }
+        let begun = self.begin(&ranges, hint).into_iter();
+        for ((begun, range), i) in begun.zip(&ranges).zip(indices) {
+            let len = (range.end - range.start) as usize;
+            if let Err(error) = begun.copy_into(&mut reads[i].buf[..len]) {
+                reads[i].result = Err(error);
             }
         }
     }
@@ -165,12 +177,20 @@ impl RandomFile for TableFile {
             return local.start_read(offset, len, hint);
         }
         let Parts { remote, tail } = self.parts(offset, len);
-        self.count(&remote);
         if remote.is_empty() {
-            return PendingRead::ready(Ok(tail));
+            self.count_tail_read();
         }
-        // A pending read is one request, so what it holds of the tail is read again.
-        self.fetch(remote.start..remote.end + tail.len() as u64)
+        let Some(begun) = self.begin(&not_empty(remote), hint).pop() else {
+            return PendingRead::ready(Ok(tail));
+        };
+        let finish = move || {
+            let bytes = begun.into_bytes()?;
+            if tail.is_empty() {
+                return Ok(bytes);
+            }
+            Ok([&bytes[..], &tail[..]].concat().into())
+        };
+        PendingRead::ready(Ok(Bytes::new())).map(move |_| finish())
     }
 
     fn len(&self) -> Result<u64> {
