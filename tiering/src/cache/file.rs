@@ -274,7 +274,12 @@ fn header(object: &Object) -> Result<Vec<u8>> {
     let mut block = framed::encode(FORMAT, VERSION, &body);
     if block.len() as u64 > BLOCK_BYTES {
         let why = "the key is too long for the cache";
-        return Err(Error::new(ErrorKind::Unsupported, "cache", header.key, why));
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "cache",
+            header.key,
+            why,
+        ));
     }
     block.resize(BLOCK_BYTES as usize, 0);
     Ok(block)

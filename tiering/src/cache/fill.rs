@@ -168,6 +168,7 @@ impl Cache {
         match stored {
             Ok(Stored::All) => {}
             Ok(Stored::NoRoom) => Counters::add(&self.0.counters.cache_dropped, 1),
+            Err(error) if error.kind() == ErrorKind::Unsupported => self.switch_off(&error),
             Err(error) => self.disk_failed(&error),
         }
     }
@@ -243,8 +244,11 @@ impl Cache {
         };
         let more = claim.needed.saturating_sub(*reserved);
         if more > 0 && !self.reserve(more, self.0.options.min_free_bytes) {
-            self.state().abandon(&claim);
+            let dirty = self.state().abandon(&claim);
             self.0.changed.notify_all();
+            for chunk in dirty {
+                self.vacate(object, number, chunk);
+            }
             return Ok(Stored::NoRoom);
         }
         *reserved += more;

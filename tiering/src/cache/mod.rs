@@ -25,7 +25,6 @@ mod read;
 mod room;
 mod state;
 
-
 use std::{
     fmt,
     path::PathBuf,

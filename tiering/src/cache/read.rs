@@ -487,28 +487,27 @@ impl Landing {
         };
         Counters::add(&inner.counters.remote_bytes, bytes.len() as u64);
         let bytes = bytes.clone();
-        if self.number.is_none() {
-            self.forget();
+        match self.number {
+            None => self.forget(),
+            // This takes no longer than a push: the bytes are written by others, after the readers have them.
+            Some(number) => {
+                let range = &self.launch.range;
+                let fills_page = range.end.is_multiple_of(PAGE_BYTES);
+                self.cache.enqueue(Job {
+                    object: self.object.clone(),
+                    number,
+                    flight: self.launch.flight,
+                    start: range.start,
+                    bytes,
+                    rest: if fills_page {
+                        Bytes::new()
+                    } else {
+                        self.rest.clone()
+                    },
+                });
+            }
         }
-        // The readers first.
         self.launch.cell.set(result);
-        if let Some(number) = self.number {
-            let start = self.launch.range.start;
-            let fills_page = self.launch.range.end.is_multiple_of(PAGE_BYTES);
-            let job = Job {
-                object: self.object.clone(),
-                number,
-                flight: self.launch.flight,
-                start,
-                bytes,
-                rest: if fills_page {
-                    Bytes::new()
-                } else {
-                    self.rest.clone()
-                },
-            };
-            self.cache.enqueue(job);
-        }
     }
 
     fn forget(&self) {

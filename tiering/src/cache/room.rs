@@ -80,10 +80,10 @@ impl Cache {
         }
     }
 
-    /// A file system without holes cannot keep a budget by chunks.
-    fn switch_off(&self, error: &lazurite_env::Error) {
+    /// An Env without sparse files cannot cache blocks, and a file system without holes cannot keep a budget by chunks.
+    pub(super) fn switch_off(&self, error: &lazurite_env::Error) {
         if self.0.active.swap(false, Ordering::Relaxed) {
-            tracing::warn!(%error, "this file system cannot give back parts of a file: blocks are not cached on the local disk");
+            tracing::warn!(%error, "the local disk has no sparse files: blocks are not cached there");
         }
     }
 

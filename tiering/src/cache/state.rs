@@ -192,23 +192,32 @@ impl State {
         (file.charged - before, dirty)
     }
 
-    /// Gives a claim back of which nothing was written.
-    pub fn abandon(&mut self, claim: &Claim) {
-        let Some(file) = self.life(claim.object, claim.number) else {
-            return;
-        };
-        file.changing -= 1;
+    /// Gives a claim back of which nothing was written. Gives the chunks that are empty now and the last ones of a map block
+    /// that is on the disk: they must be vacated.
+    pub fn abandon(&mut self, claim: &Claim) -> Vec<u32> {
+        let mut last = Vec::new();
+        if let Some(file) = self.life(claim.object, claim.number) {
+            file.changing -= 1;
+        }
         for &(at, _) in &claim.slices {
             let Some(file) = self.life(claim.object, claim.number) else {
-                return;
+                break;
             };
-            if let Some(chunk) = file.chunks.get_mut(&at) {
-                chunk.writers -= 1;
-                if chunk.writers == 0 && chunk.bits == 0 {
-                    self.forget_chunk(claim.object, claim.number, at);
-                }
+            let Some(chunk) = file.chunks.get_mut(&at) else {
+                continue;
+            };
+            chunk.writers -= 1;
+            if chunk.writers > 0 || chunk.bits != 0 {
+                continue;
+            }
+            let group = file.groups.get(&group_of(at));
+            if group.is_some_and(|group| group.charged && group.chunks == 1) {
+                last.push(at);
+            } else {
+                self.forget_chunk(claim.object, claim.number, at);
             }
         }
+        last
     }
 
     /// Takes in what a map on the disk holds. Charged, whether or not the budget allows it.

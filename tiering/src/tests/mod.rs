@@ -1,5 +1,7 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
+mod cache;
+mod cache_model;
 mod crash;
 mod download;
 mod names;
@@ -8,6 +10,7 @@ mod restore;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
