@@ -29,12 +29,12 @@ use super::{
         pages_in,
     },
 };
-use crate::{Checksum, ChecksumHasher, framed, sync::lock};
+use crate::{Checksum, framed, sync::lock};
 
 const FORMAT: &str = "lazurite-chunk-map";
 const VERSION: u32 = 1;
 
-/// How much of a map or of a whole file is read at a time.
+/// How much of a map is read at a time.
 const READ_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
@@ -170,8 +170,7 @@ impl CacheFile {
         pages.start * PAGE_BYTES..(pages.end * PAGE_BYTES).min(self.len)
     }
 
-    /// Reads pages and says where the first bad one is: `None` where every page matches its checksum. What was read is
-    /// given out in no other case.
+    /// The bytes of pages; `None` where not every one of them matches its checksum.
     pub fn read(&self, pages: Range<u64>) -> Result<Option<Vec<u8>>> {
         let range = self.byte_range(&pages);
         let mut bytes = vec![0; (range.end - range.start) as usize];
@@ -238,20 +237,9 @@ impl CacheFile {
         self.data.allocated()
     }
 
-    /// The checksum of the whole file, as it is on the disk.
-    pub fn whole_checksum(&self) -> Result<Checksum> {
-        let mut hasher = ChecksumHasher::new();
-        let mut buf = vec![0; READ_BYTES.min(self.len) as usize];
-        let mut at = 0;
-        while at < self.len {
-            let n = self.data.read_at(at, &mut buf)?;
-            if n == 0 {
-                break;
-            }
-            hasher.update(&buf[..n]);
-            at += n as u64;
-        }
-        Ok(hasher.finish())
+    /// What the map takes on the disk.
+    pub fn map_allocated(&self) -> Result<u64> {
+        self.map.allocated()
     }
 
     /// Makes the bytes durable.

@@ -22,9 +22,9 @@ use super::{
     Cache, Object,
     file::paths,
     fill::{Opened, Stored},
-    geometry::PAGE_BYTES,
+    geometry::{PAGE_BYTES, pages_in, runs, slices},
 };
-use crate::sync::lock;
+use crate::{ChecksumHasher, stats::Counters, sync::lock};
 
 /// A file whose pages stay until this is dropped. One at a time for each object.
 pub(crate) struct Hold {
@@ -177,11 +177,12 @@ impl Hold {
     }
 
     /// Lets nobody write the file any more and compares the whole, as it is on the disk, with the object's checksum; then
-    /// makes it durable. After an error or a mismatch nothing of it is kept: not even its pages can be trusted then.
+    /// makes it durable. `false`: some pages are not those that were stored, as after a power cut; they are missing now.
     ///
     /// # Errors
-    /// `Corruption` where it does not match.
-    pub fn seal(&self) -> Result<()> {
+    /// `Corruption` where all pages are those that came, and the whole is not the object. After an error nothing of it is
+    /// kept.
+    pub fn seal(&self) -> Result<bool> {
         let object = self.object();
         {
             let mut state = self.cache.state();
@@ -194,12 +195,42 @@ impl Hold {
                 state = self.cache.wait(state);
             }
         }
-        let file = &object.file;
-        let verified = self.opened.file.whole_checksum().and_then(|actual| {
-            if actual == file.checksum {
-                return self.opened.file.sync();
+        let sealed = self.verify().and_then(|bad| {
+            if bad.is_empty() {
+                self.opened.file.sync()?;
+                return Ok(true);
             }
-            Err(Error::new(
+            if let Some(file) = self.cache.state().life(object.id, self.number) {
+                file.sealed = false;
+            }
+            Counters::add(&self.cache.0.counters.cache_mismatches, bad.len() as u64);
+            for chunk in bad {
+                self.cache.vacate(object.id, self.number, chunk);
+            }
+            Ok(false)
+        });
+        if sealed.is_err() {
+            // A failed sync too may have lost pages without a trace.
+            self.discard();
+        }
+        sealed
+    }
+
+    /// The chunks with a page that does not match its checksum.
+    fn verify(&self) -> Result<Vec<u32>> {
+        let file = &self.object().file;
+        let (mut hasher, mut bad) = (ChecksumHasher::new(), Vec::new());
+        for (chunk, bits) in slices(0..pages_in(file.len)) {
+            for pages in runs(chunk, bits) {
+                match self.opened.file.read(pages)? {
+                    Some(bytes) => hasher.update(&bytes),
+                    None => bad.push(chunk),
+                }
+            }
+        }
+        let actual = hasher.finish();
+        if bad.is_empty() && actual != file.checksum {
+            return Err(Error::new(
                 ErrorKind::Corruption,
                 "verify",
                 file.key.as_str(),
@@ -207,12 +238,9 @@ impl Hold {
                     "the remote object does not match its checksum: {} bytes with {actual}, expected {}",
                     file.len, file.checksum
                 ),
-            ))
-        });
-        if verified.is_err() {
-            self.discard();
+            ));
         }
-        verified
+        Ok(bad)
     }
 
     /// Where the data file is.

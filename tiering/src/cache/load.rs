@@ -10,7 +10,10 @@ use lazurite_env::{FileKind, Result};
 use super::{
     Cache, Object, ObjectId,
     file::{CacheFile, object_of, paths},
-    geometry::{BLOCK_BYTES, CHUNK_BYTES, PAGE_BYTES, chunks_in, disk_bytes, full, runs},
+    geometry::{
+        BLOCK_BYTES, CHUNK_BYTES, CHUNKS_PER_GROUP, PAGE_BYTES, chunks_in, disk_bytes, full,
+        group_of, runs,
+    },
 };
 use crate::RemoteFile;
 
@@ -64,6 +67,7 @@ impl Cache {
             return Ok(());
         };
         give_back_the_rest(&file, object.file.len, &resident)?;
+        give_back_map_blocks(&file, object.file.len, &resident)?;
         self.state().load(object, file, &resident);
         Ok(())
     }
@@ -99,6 +103,20 @@ fn give_back_the_rest(file: &CacheFile, len: u64, resident: &[(u32, u64)]) -> Re
     let all = chunks_in(len) * CHUNK_BYTES;
     if end < all {
         file.punch_range(end..all)?;
+    }
+    Ok(())
+}
+
+/// The same for blocks of the map without a resident page.
+fn give_back_map_blocks(file: &CacheFile, len: u64, resident: &[(u32, u64)]) -> Result<()> {
+    let used: BTreeSet<u32> = resident.iter().map(|(chunk, _)| group_of(*chunk)).collect();
+    let expected = (1 + used.len() as u64) * BLOCK_BYTES;
+    if file.map_allocated()? <= expected + RECORDS_BYTES {
+        return Ok(());
+    }
+    let groups = group_of(chunks_in(len) as u32) + 1;
+    for group in (0..groups).filter(|group| !used.contains(group)) {
+        file.clear_map(group * CHUNKS_PER_GROUP as u32, true)?;
     }
     Ok(())
 }

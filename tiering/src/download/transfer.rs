@@ -35,8 +35,8 @@ const STOP_CHECK: Duration = Duration::from_millis(20);
 /// Missing ranges are asked for together where what lies between them is at most this part of a request.
 const GAP_SHARE: u64 = 64;
 
-/// How often a file is looked through for missing pages before it counts as unreadable: readers may find a page bad, and
-/// drop it, while the others come.
+/// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
+/// whole is verified, and readers may drop some while others come.
 const PASSES: u32 = 8;
 
 /// How a transfer ended, where nothing failed.
@@ -106,14 +106,25 @@ impl Transfer<'_> {
     fn run(&mut self) -> Result<Outcome> {
         for _ in 0..PASSES {
             self.recount();
-            if self.hold.is_whole() {
-                break;
-            }
-            if self.fill()? == Outcome::Abandoned {
+            if !self.hold.is_whole() && self.fill()? == Outcome::Abandoned {
                 return Ok(Outcome::Abandoned);
             }
+            if self.hold.is_whole() && self.hold.seal()? {
+                return self.promote();
+            }
         }
-        self.hold.seal()?;
+        if self.entry.residency() != Residency::Remote {
+            return Ok(Outcome::Abandoned);
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            "download",
+            self.hold.data_path(),
+            "what is written to this file is not read back: check the disk",
+        ))
+    }
+
+    fn promote(&self) -> Result<Outcome> {
         let data = self.hold.data_path();
         let promoted = promote(self.core, self.entry, &data);
         if promoted.is_err() && !matches!(self.core.base.exists(&data), Ok(true)) {

@@ -134,6 +134,7 @@ fn the_page_at_the_tail_is_made_of_both() {
     );
     assert_eq!(requests(&world), [1024..2048]);
     // The whole file is right, tail and all.
+    union.flush_cache();
     union.download().wait_until_local().unwrap();
     assert_eq!(requests(&world), [0..1024]);
     assert_eq!(read_file(&base, &db(&name(12))).unwrap(), *bytes);
