@@ -77,8 +77,12 @@ impl CacheFile {
     pub fn create(base: &dyn Env, dir: &Path, object: &Object) -> Result<Arc<Self>> {
         let file = Self::open(base, dir, object)?;
         // The map first: old checksums never stand beside new bytes.
-        file.map.truncate(0)?;
-        file.data.truncate(0)?;
+        for old in [&file.map, &file.data] {
+            // ext4 writes a file out when it is closed if it was ever cut to nothing.
+            if !old.is_empty()? {
+                old.truncate(0)?;
+            }
+        }
         file.data.truncate(object.file.len)?;
         file.map.write_at(0, &header(object)?)?;
         file.map

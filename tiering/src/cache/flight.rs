@@ -76,6 +76,11 @@ impl Flights {
         Some((flight.range.start, flight.cell.clone()))
     }
 
+    /// True where a request for the object is under way.
+    pub fn any(&self, object: ObjectId) -> bool {
+        self.by_object.contains_key(&object)
+    }
+
     /// Notes a new request.
     pub fn add(&mut self, object: ObjectId, range: Range<u64>) -> (u64, Arc<Cell>) {
         self.next_id += 1;

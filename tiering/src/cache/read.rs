@@ -397,7 +397,11 @@ fn join_or_launch(
 ) {
     let mut to_ask: Vec<(usize, Range<u64>)> = Vec::new();
     for (want, range) in absent {
-        let parts = if fills { by_page(range) } else { vec![range] };
+        let parts = if fills && state.flights.any(object) {
+            by_page(range)
+        } else {
+            vec![range]
+        };
         for part in parts {
             match state.flights.covering(object, &part) {
                 Some((start, cell)) => plan.add_piece(wants, want, part, start, cell),

@@ -2,7 +2,9 @@
 
 mod cache;
 mod cache_crash;
+mod cache_measure;
 mod cache_model;
+mod cache_stress;
 mod crash;
 mod download;
 mod names;
