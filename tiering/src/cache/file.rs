@@ -47,6 +47,9 @@ struct Header {
     chunk_bytes: u64,
 }
 
+/// Chunks and the bits of their resident pages, in order.
+pub(super) type Resident = Vec<(u32, u64)>;
+
 /// The two files of one object, open. Any thread may use it; who may write what, the [state](super::state) says.
 #[derive(Debug)]
 pub(crate) struct CacheFile {
@@ -96,7 +99,7 @@ impl CacheFile {
         base: &dyn Env,
         dir: &Path,
         object: &Object,
-    ) -> Result<Option<(Arc<Self>, Vec<(u32, u64)>)>> {
+    ) -> Result<Option<(Arc<Self>, Resident)>> {
         let (data, map) = paths(dir, object.id);
         for path in [&data, &map] {
             match base.stat(path) {
@@ -131,7 +134,7 @@ impl CacheFile {
         })
     }
 
-    fn read_map(&self) -> Result<Vec<(u32, u64)>> {
+    fn read_map(&self) -> Result<Resident> {
         let mut resident = Vec::new();
         let mut buf = vec![0; READ_BYTES as usize];
         let chunk_entries = (PAGES_PER_CHUNK * ENTRY_BYTES) as usize;

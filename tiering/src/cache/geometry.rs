@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(cut, [(0, 0b11 << 62), (1, u64::MAX), (2, 0b11)]);
         assert_eq!(slices(5..5).count(), 0);
         assert_eq!(runs(1, 0b1011).collect::<Vec<_>>(), [64..66, 67..68]);
-        assert_eq!(runs(0, u64::MAX).collect::<Vec<_>>(), [0..64]);
+        assert!(runs(0, u64::MAX).eq(std::iter::once(0..64)));
         assert_eq!(full(1, CHUNK_BYTES + 1), 1);
         assert_eq!((full(0, 1 << 30), full(9, 1)), (u64::MAX, 0));
     }

@@ -12,7 +12,7 @@
 //! * Every page that is given out was verified against its checksum just then. A wrong one costs a request.
 //! * A failure of the local disk never fails a read: it is counted, warned about now and then, and read through.
 //! * No lock is held across I/O but `map_writing` of one file, which only writers take, and `creating`, likewise.
-//! * The files on the disk and their crash story: [`file`]. What is in memory: [`state`].
+//! * The files on the disk and their crash story: [`mod@file`]. What is in memory: [`state`].
 
 mod file;
 mod fill;
@@ -20,7 +20,9 @@ pub(crate) mod flight;
 mod geometry;
 mod heat;
 mod hold;
+mod landing;
 mod load;
+mod plan;
 mod read;
 mod room;
 mod state;

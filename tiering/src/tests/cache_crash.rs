@@ -7,8 +7,6 @@ use lazurite_env::{Effect, EnvExt, ErrorKind, FaultEnv, FaultPlan};
 
 use super::{cache::*, *};
 
-const PAGE: u64 = 1024;
-const CHUNK: u64 = 64 * 1024;
 /// Of the files 12 and 13, seeds 1 and 2.
 const LENS: [usize; 2] = [5 * CHUNK as usize + 777, 3 * CHUNK as usize];
 

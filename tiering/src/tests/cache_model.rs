@@ -275,16 +275,16 @@ impl Model {
         assert!(real <= counted + files * 4 * 4096, "{real} {counted}");
         self.snapshot.restore(self.union()).unwrap();
         for _ in 0..2 {
-            for file in 0..3 {
-                self.read(file, 0, LENS[file] + 10, Activity::Get);
+            for (file, len) in LENS.into_iter().enumerate() {
+                self.read(file, 0, len + 10, Activity::Get);
                 self.union().flush_cache();
             }
         }
         let stats = self.union().stats();
         let remote = self.union().remote_files() as u64;
         self.world.store.take_requests();
-        for file in 0..3 {
-            self.read(file, 0, LENS[file], Activity::Get);
+        for (file, len) in LENS.into_iter().enumerate() {
+            self.read(file, 0, len, Activity::Get);
         }
         assert!(self.world.store.take_requests().is_empty(), "{stats:?}");
         assert_eq!(stats.cache_disk_failures, 0);
