@@ -283,3 +283,44 @@ fn a_reread_asks_the_store_and_keeps_the_new_bytes() {
     union.flush_cache();
     check(&union, &*file, &bytes, 69_632..70_656);
 }
+
+#[test]
+fn a_reread_does_not_join_what_is_on_its_way() {
+    let (world, _, union, bytes) = one_file(300_000, u64::MAX);
+    let file = open_12(&union);
+    world.store.close_gate();
+    let early = file.start_read(0, 1000, HINT);
+    let again = file.start_read(0, 1000, hint(Activity::Reread));
+    let later = file.start_read(0, 1000, HINT);
+    world.store.open_gate();
+    for read in [early, again, later] {
+        assert_eq!(read.wait().unwrap(), bytes[..1000]);
+    }
+    assert_eq!(requests(&world), [(0, 1024), (0, 1024)]);
+}
+
+#[test]
+fn a_file_deleted_under_its_readers_leaves_nothing_in_the_cache() {
+    for round in 0..200u64 {
+        let (world, base, union, bytes) = one_file(100_000, u64::MAX);
+        let file = open_12(&union);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (file, bytes) = (&file, &bytes);
+                scope.spawn(move || {
+                    for at in 0..20 {
+                        let at = (at * 7 + thread) * 700;
+                        let read = read_at(&**file, at, 900).unwrap();
+                        assert!(read == bytes[at as usize..at as usize + 900]);
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_micros(round * 2));
+            union.delete(&db(&name(12))).unwrap();
+        });
+        union.flush_cache();
+        assert!(cache_names(&base).is_empty(), "round {round}");
+        assert_eq!(union.stats().cache_bytes, 0, "round {round}");
+        drop(world);
+    }
+}

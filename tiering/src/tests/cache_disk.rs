@@ -423,3 +423,44 @@ fn on_a_real_disk() {
     assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 0);
     assert_eq!(union.stats().cache_bytes, 0);
 }
+
+#[test]
+fn what_a_download_has_is_not_evicted() {
+    let (world, _, union, bytes) = one_file(10 * CHUNK as usize, u64::MAX);
+    let file = open_12(&union);
+    check(&union, &*file, &bytes, 0..5 * CHUNK);
+    requests(&world);
+    world.store.close_gate();
+    union.download().start().unwrap();
+    while world.store.take_requests().is_empty() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    union.set_cache_budget(0);
+    // What it has reserved stays its own.
+    assert!(union.stats().cache_bytes >= 10 * CHUNK);
+    world.store.open_gate();
+    union.download().wait_until_local().unwrap();
+    assert!(
+        requests(&world)
+            .iter()
+            .all(|(begin, _)| *begin >= 5 * CHUNK)
+    );
+    assert_eq!(union.stats().cache_bytes, 0);
+}
+
+/// A power cut may leave a promoted file under its name in the cache too, beside that in the db directory.
+#[test]
+fn a_file_that_has_another_name_is_not_touched() {
+    let (world, base, union, bytes) = one_file(4 * CHUNK as usize, u64::MAX);
+    check(&union, &*open_12(&union), &bytes, 0..4 * CHUNK);
+    drop(union);
+    let names = cache_names(&base);
+    let data = names.iter().find(|name| name.ends_with(".data")).unwrap();
+    let other = db(&name(99));
+    base.link(&cache_dir().join(data), &other).unwrap();
+    let union = open_cached(&world, &base, u64::MAX);
+    assert!(cache_names(&base).is_empty());
+    check(&union, &*open_12(&union), &bytes, 0..CHUNK);
+    union.set_cache_budget(0);
+    assert!(read_file(&base, &other).unwrap() == bytes);
+}
