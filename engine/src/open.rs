@@ -152,6 +152,7 @@ fn union_options(
         store: store.clone(),
         runtime: runtime.clone(),
         download: options.download,
+        cache: options.cache,
     }
 }
 

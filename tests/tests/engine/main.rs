@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod batches;
+mod cache;
 mod costs;
 mod faults;
 mod kept;

@@ -37,12 +37,12 @@ pub(crate) struct Hold {
 }
 
 impl Cache {
-    /// Holds an object and reserves room for all of it, leaving `keep_free` bytes of the disk free.
+    /// Holds an object and reserves room for all of it.
     ///
     /// # Errors
     /// `Unsupported` where the Env has no sparse files. `NoSpace` where the budget or the disk has not so much room.
     /// `Unavailable` where another hold has it.
-    pub fn hold(&self, object: &Arc<Object>, keep_free: u64) -> Result<Hold> {
+    pub fn hold(&self, object: &Arc<Object>) -> Result<Hold> {
         let path = object.file.key.as_str();
         let number = {
             let mut state = self.state();
@@ -83,7 +83,7 @@ impl Cache {
             let life = state.life(object.id, number);
             life.map_or(0, |file| file.bytes_to_whole())
         };
-        if !self.reserve(needed, keep_free) {
+        if !self.reserve(needed, self.0.options.min_free_bytes) {
             release();
             return Err(self.no_room(needed));
         }

@@ -65,8 +65,8 @@ pub struct CacheOptions {
     /// unfinished downloads have reserved. What a file system needs for its own records of a file is not counted. A file
     /// that does not fit is not downloaded. Defaults to no limit but `min_free_bytes`.
     pub budget_bytes: u64,
-    /// Bytes of the local disk that the cache leaves free; where others take them, it shrinks when it next stores
-    /// something. Defaults to 256 MiB.
+    /// Bytes of the local disk that the cache and the download leave free, for flushes and compactions; where others take
+    /// them, the cache shrinks when it next stores something. Defaults to 256 MiB.
     pub min_free_bytes: u64,
     /// Threads that store what reads brought. Defaults to 2; at least 1.
     pub writer_threads: usize,
@@ -184,6 +184,11 @@ impl Cache {
             cache.start_writers()?;
         }
         Ok(cache)
+    }
+
+    /// What is left free of the local disk, in bytes.
+    pub fn min_free_bytes(&self) -> u64 {
+        self.0.options.min_free_bytes
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -45,8 +45,6 @@ pub struct DownloadOptions {
     pub chunk_bytes: usize,
     /// Requests under way per file. Defaults to 2; at least 1. Memory is at most the product of these three.
     pub parallel_chunks: usize,
-    /// Bytes of the local disk that the download leaves free, for flushes and compactions. Defaults to 256 MiB.
-    pub keep_free_bytes: u64,
     /// The wait after the first temporary failure. It doubles with each further one, up to 128 times; a full disk waits
     /// that longest. Defaults to 250 ms, so up to 32 s.
     pub first_backoff: Duration,
@@ -58,7 +56,6 @@ impl Default for DownloadOptions {
             parallel_files: 4,
             chunk_bytes: 4 << 20,
             parallel_chunks: 2,
-            keep_free_bytes: 256 << 20,
             first_backoff: Duration::from_millis(250),
         }
     }

@@ -119,8 +119,9 @@ impl Transfer<'_> {
     ) -> Result<()> {
         let root = &self.core.layout.root;
         let needed = self
-            .options
-            .keep_free_bytes
+            .core
+            .cache
+            .min_free_bytes()
             .saturating_add(bytes.len() as u64);
         let free = self.core.base.free_space(root)?;
         if free < needed {

@@ -56,7 +56,7 @@ pub(super) fn transfer(
     entry: &Entry,
 ) -> Result<Outcome> {
     let object = Object::new(entry.file());
-    let hold = match core.cache.hold(&object, options.keep_free_bytes) {
+    let hold = match core.cache.hold(&object) {
         Ok(hold) => hold,
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             return stream::transfer(core, shared, options, entry);
@@ -185,7 +185,7 @@ impl Transfer<'_> {
 
     fn store(&self, start: u64, bytes: &Bytes) -> Result<()> {
         let root = &self.core.layout.root;
-        let keep = self.options.keep_free_bytes;
+        let keep = self.core.cache.min_free_bytes();
         let needed = keep.saturating_add(bytes.len() as u64);
         let free = self.core.base.free_space(root)?;
         if free < needed {

@@ -101,7 +101,6 @@ impl World {
                 parallel_files: 2,
                 chunk_bytes: 300,
                 parallel_chunks: 2,
-                keep_free_bytes: 0,
                 first_backoff: Duration::from_millis(1),
             },
             // The tests of the cache switch it on.
