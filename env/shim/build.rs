@@ -2,8 +2,9 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "file_system.cc",
+    "local_files.cc",
     "random_file.cc",
     "rocksdb_env.cc",
     "sst_info.cc",

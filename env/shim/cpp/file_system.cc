@@ -42,6 +42,10 @@ std::optional<std::string> EnvFileSystem::NativePath(const std::string& path) co
   return native;
 }
 
+bool EnvFileSystem::HasLeft(const IOStatus& opened, const std::string& path) const {
+  return (opened.IsPathNotFound() || opened.IsNotFound()) && !NativePath(path);
+}
+
 IOStatus EnvFileSystem::Stat(const std::string& path, lz_stat* out) const {
   lz_status status;
   lz_env_stat(env_.get(), ToSlice(path), out, &status);
@@ -53,7 +57,10 @@ IOStatus EnvFileSystem::NewSequentialFile(const std::string& f, const FileOption
   return Guarded([&] {
     r->reset();
     if (auto native = NativePath(f)) {
-      return target()->NewSequentialFile(*native, options, r, dbg);
+      IOStatus s = target()->NewSequentialFile(*native, options, r, dbg);
+      if (!HasLeft(s, f)) {
+        return s;
+      }
     }
     lz_status status;
     Handle<lz_sequential, lz_sequential_free> file(lz_env_open_sequential(env_.get(), ToSlice(f), &status));
@@ -69,17 +76,29 @@ IOStatus EnvFileSystem::NewRandomAccessFile(const std::string& f, const FileOpti
   return Guarded([&] {
     r->reset();
     if (auto native = NativePath(f)) {
-      std::unique_ptr<FSRandomAccessFile> file;
-      IOStatus s = target()->NewRandomAccessFile(*native, options, &file, dbg);
-      if (s.ok()) {
-        *r = std::make_unique<LocalRandomFile>(std::move(file), reads_);
+      IOStatus s;
+      // Direct and mapped reads have needs of their own: such a file stays as it was opened.
+      if (files_->IsReleasable() && !options.use_direct_reads && !options.use_mmap_reads) {
+        auto file = std::make_unique<RustRandomFile>(f, env_, nullptr, target_, files_);
+        s = file->OpenHere(*native, options, dbg);
+        if (s.ok()) {
+          *r = std::move(file);
+        }
+      } else {
+        std::unique_ptr<FSRandomAccessFile> file;
+        s = target()->NewRandomAccessFile(*native, options, &file, dbg);
+        if (s.ok()) {
+          *r = std::make_unique<LocalRandomFile>(std::move(file), files_);
+        }
       }
-      return s;
+      if (!HasLeft(s, f)) {
+        return s;
+      }
     }
     lz_status status;
     Handle<lz_random, lz_random_free> file(lz_env_open_random(env_.get(), ToSlice(f), &status));
     if (file != nullptr) {
-      *r = std::make_unique<RustRandomFile>(std::move(file), target_, reads_);
+      *r = std::make_unique<RustRandomFile>(f, env_, std::move(file), target_, files_);
     }
     return ToIOStatus(status);
   });

@@ -283,10 +283,42 @@ impl TieredEnv {
     }
 }
 
+impl TieredEnv {
+    /// The SSTs in `dir` that are on the disk.
+    pub fn local_files(dir: &Path) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        paths.filter(|path| is_sst(path)).collect()
+    }
+
+    /// Takes one file off the disk, from under whoever has it open there.
+    pub fn demote(&self, path: &Path) {
+        let mut remote = self.remote.lock().unwrap();
+        let file = remote.entry(path.to_owned()).or_insert_with(|| {
+            Arc::new(Remote {
+                bytes: std::fs::read(path).unwrap(),
+                path: path.to_owned(),
+                ..Remote::default()
+            })
+        });
+        file.is_local.store(false, SeqCst);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Puts everything back.
+    pub fn promote_all(&self) {
+        for file in self.remote.lock().unwrap().values() {
+            file.promote(&file.bytes);
+        }
+    }
+}
+
 impl Remote {
     /// Puts the file on the disk, with `bytes`, and says so.
     pub fn promote(&self, bytes: &[u8]) {
-        std::fs::write(&self.path, bytes).unwrap();
+        // Whole at once, and another file than the one that was there before.
+        let part = self.path.with_extension("part");
+        std::fs::write(&part, bytes).unwrap();
+        std::fs::rename(&part, &self.path).unwrap();
         self.is_local.store(true, SeqCst);
     }
 }

@@ -1,4 +1,4 @@
-//! A file that is open remotely becomes local underneath its readers.
+//! A file that is open remotely becomes local underneath its readers, and the other way round.
 
 use std::{
     path::Path,
@@ -111,4 +111,101 @@ fn a_local_file_that_cannot_be_it_is_not_read() {
     check(&db, 0..KEYS);
     assert!(rust_reads(&files) > rust);
     assert_eq!(env.local_reads(), 0);
+}
+
+/// Descriptors of this process of files in `dir` that have no name any more.
+fn unlinked(dir: &Path) -> usize {
+    let dir = dir.canonicalize().unwrap();
+    let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+    let paths = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    let gone = |path: &std::path::PathBuf| {
+        path.starts_with(&dir)
+            && path
+                .to_str()
+                .is_some_and(|path| path.ends_with("(deleted)"))
+    };
+    paths.filter(gone).count()
+}
+
+#[test]
+fn readers_go_on_while_files_leave_and_come_back() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let tiered = Arc::new(TieredEnv::default());
+    let env = rocksdb_env(tiered.clone()).unwrap();
+    env.local_files().keep_releasable();
+    let db = open(&options(&env), dir.path()).unwrap();
+    fill(&db, 0..KEYS);
+    db.flush().unwrap();
+    check(&db, 0..KEYS);
+    let files = TieredEnv::local_files(dir.path());
+    assert!(
+        files.len() > 2
+            && files
+                .iter()
+                .any(|path| env.local_files().idle(path).is_some())
+    );
+    let done = AtomicBool::new(false);
+    read_until(&db, &done, |count| {
+        for _ in 0..30 {
+            wait_for(count, 200);
+            for path in TieredEnv::local_files(dir.path()) {
+                tiered.demote(&path);
+                assert!(env.local_files().release(&path));
+            }
+            assert_eq!(
+                unlinked(dir.path()),
+                0,
+                "the space of a demoted file is free"
+            );
+            let local = env.local_reads();
+            wait_for(count, 200);
+            assert!(
+                env.local_reads() <= local + 4,
+                "a read that entered too late is none"
+            );
+            tiered.promote_all();
+            wait_for(count, 200);
+            assert!(env.local_reads() > local);
+        }
+        done.store(true, SeqCst);
+    });
+    check(&db, 0..KEYS);
+}
+
+#[test]
+fn a_file_that_nothing_else_has_is_not_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = rocksdb_env(Arc::new(TieredEnv::default())).unwrap();
+    env.local_files().keep_releasable();
+    let db = open(&options(&env), dir.path()).unwrap();
+    fill(&db, 0..KEYS);
+    db.flush().unwrap();
+    check(&db, 0..KEYS);
+    for path in TieredEnv::local_files(dir.path()) {
+        std::fs::rename(&path, path.with_extension("hidden")).unwrap();
+        let open = env.local_files().idle(&path).is_some();
+        assert_eq!(env.local_files().release(&path), !open, "{path:?}");
+        std::fs::rename(path.with_extension("hidden"), &path).unwrap();
+    }
+    check(&db, 0..KEYS);
+}
+
+#[test]
+fn users_keep_a_file_warm_and_compactions_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = wrap(PosixEnv);
+    let files = env.local_files();
+    files.keep_releasable();
+    let db = open(&options(&env), dir.path()).unwrap();
+    fill(&db, 0..100);
+    db.flush().unwrap();
+    db.get(key(1)).unwrap();
+    let path = TieredEnv::local_files(dir.path()).pop().unwrap();
+    assert_eq!(files.idle(&path), Some(0));
+    files.tick();
+    files.tick();
+    assert_eq!(files.idle(&path), Some(2));
+    db.get(key(1)).unwrap();
+    assert_eq!(files.idle(&path), Some(0));
+    assert_eq!(files.idle(&dir.path().join("000001.sst")), None);
 }

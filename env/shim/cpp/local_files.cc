@@ -1,0 +1,82 @@
+#include "local_files.h"
+
+#include <algorithm>
+#include <iterator>
+#include <thread>
+
+#include "random_file.h"
+
+namespace lazurite {
+
+bool LocalReads::Drained(std::chrono::milliseconds limit) const noexcept {
+  constexpr uint64_t kInside = (uint64_t{1} << kCountBit) - 1;
+  constexpr int kSpins = 100;  // a read of the page cache ends sooner
+  const auto until = std::chrono::steady_clock::now() + limit;
+  for (const Shard& shard : shards_) {
+    for (int i = 0; (shard.word.load(std::memory_order_seq_cst) & kInside) != 0; ++i) {
+      if (std::chrono::steady_clock::now() > until) {
+        return false;
+      }
+      if (i < kSpins) {
+        std::this_thread::yield();
+      } else {
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      }
+    }
+  }
+  return true;
+}
+
+void LocalFiles::Opened(const std::string& path, RustRandomFile* file) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  open_[path].push_back(file);
+}
+
+void LocalFiles::Closed(const std::string& path, RustRandomFile* file) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = open_.find(path);
+  if (found == open_.end()) {
+    return;
+  }
+  auto& files = found->second;
+  files.erase(std::remove(files.begin(), files.end(), file), files.end());
+  if (files.empty()) {
+    open_.erase(found);
+  }
+}
+
+bool LocalFiles::Release(const std::string& path) {
+  constexpr std::chrono::milliseconds kPatience(1000);
+  std::vector<std::unique_ptr<FSRandomAccessFile>> owners;
+  bool all = true;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    owners.swap(retired_);
+    if (const auto found = open_.find(path); found != open_.end()) {
+      owners.reserve(owners.size() + found->second.size());
+      for (RustRandomFile* file : found->second) {
+        all = file->LetGo(&owners) && all;
+      }
+    }
+  }
+  if (owners.empty() || reads.Drained(kPatience)) {
+    return all;  // the descriptors are closed here
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::move(owners.begin(), owners.end(), std::back_inserter(retired_));
+  return false;
+}
+
+uint32_t LocalFiles::Idle(const std::string& path) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = open_.find(path);
+  uint32_t idle = UINT32_MAX;
+  if (found != open_.end()) {
+    for (const RustRandomFile* file : found->second) {
+      idle = std::min(idle, Now() - file->LastUsed());
+    }
+  }
+  return idle;
+}
+
+}  // namespace lazurite
