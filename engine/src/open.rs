@@ -313,6 +313,10 @@ fn kept_registry(
             })
         });
         registry = Registry::from_metadata(&kept, layout)?;
+        // A complete snapshot needs them, so they are in the store.
+        kept.files
+            .iter()
+            .for_each(|file| union.confirm_stored(&file.name));
     }
     let mut rest = union.entries();
     rest.retain(|entry| registry.get(&entry.name).is_none());
@@ -327,6 +331,7 @@ fn kept_registry(
         if present.get(file.key.as_str()) != Some(&file.len) {
             continue; // A local one is uploaded again.
         }
+        union.confirm_stored(&entry.name);
         let (tail_offset, tail_checksum) = match entry.tail {
             Some(tail) => (tail.offset, tail.checksum),
             // Uploaded again, which finds out where its tail begins.

@@ -4,7 +4,7 @@
 //! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves
 //! orphans and no snapshot.
 //!
-//! After it, the catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline;
+//! After it, the catalog learns which local files the store holds (from then on they may be demoted), and older snapshots are deleted, within the same deadline;
 //! neither can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
 //! finding is reported all the same: that another writer has taken over meanwhile. The snapshot exists then, but that writer
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use lazurite_env::{Env, remote::Key};
-use lazurite_tiering::{Checksum, RemoteFile};
+use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec};
 
 use super::{
     capture::Capture,
@@ -269,7 +269,7 @@ impl Job {
     /// `SnapshotConflict` where a later number was begun meanwhile: its writer may not know of this snapshot, and delete what
     /// it needs. Any other error is no reason to call the snapshot failed.
     fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
-        let uploaded: Result<Vec<(String, u8, RemoteFile)>> = metadata
+        let uploaded: Result<Vec<CatalogEntry>> = metadata
             .files
             .iter()
             .map(|file| {
@@ -278,7 +278,16 @@ impl Job {
                     len: file.len,
                     checksum: file.checksum,
                 };
-                Ok((file.name.clone(), file.level, remote))
+                Ok(CatalogEntry {
+                    name: file.name.clone(),
+                    level: file.level,
+                    file: remote,
+                    tail: (file.tail_offset < file.len).then_some(TailSpec {
+                        offset: file.tail_offset,
+                        bundle_offset: None,
+                        checksum: file.tail_checksum,
+                    }),
+                })
             })
             .collect();
         let recorded = uploaded.and_then(|files| Ok(context.union.record_uploaded(&files)?));

@@ -2,6 +2,7 @@
 
 mod asynchronous;
 mod batches;
+mod budget;
 mod cache;
 mod costs;
 mod faults;

@@ -8,10 +8,10 @@
 
 use std::{
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -33,7 +33,7 @@ pub(crate) struct Hold {
     number: u64,
     /// What is reserved for the pages that are missing.
     reserved: AtomicU64,
-    promoted: bool,
+    promoted: AtomicBool,
 }
 
 impl Cache {
@@ -92,7 +92,7 @@ impl Cache {
             opened,
             number,
             reserved: AtomicU64::new(needed),
-            promoted: false,
+            promoted: AtomicBool::new(false),
         })
     }
 
@@ -248,15 +248,26 @@ impl Hold {
         paths(&self.cache.0.dir, self.object().id).0
     }
 
-    /// Tells that the data file, sealed, has got its own name.
-    pub fn promoted(mut self) {
-        self.promoted = true;
-        let object = self.object().id;
+    /// Gives the data file, sealed, the name `path`, and forgets it: it is not the cache's any more.
+    ///
+    /// # Errors
+    /// `Unavailable` where the object was retired meanwhile: what has the data file's name now may be another's. Whatever
+    /// the disk says; the rename may have been carried out then.
+    pub fn rename_to(&self, path: &Path) -> Result<()> {
+        let object = self.object();
+        // While this is held nobody deletes the data file or makes another.
         let _creating = lock(&self.cache.0.creating);
-        if self.cache.state().life(object, self.number).is_some() {
-            self.cache.state().retire(object);
+        if self.cache.state().life(object.id, self.number).is_none() {
+            let why = "what came of it was dropped meanwhile";
+            let key = object.file.key.as_str();
+            return Err(Error::new(ErrorKind::Unavailable, "download", key, why));
         }
-        self.cache.delete_files(object, false);
+        self.cache.0.base.rename(&self.data_path(), path)?;
+        self.promoted.store(true, Relaxed);
+        self.cache.state().retire(object.id);
+        self.cache.0.changed.notify_all();
+        self.cache.delete_files(object.id, false);
+        Ok(())
     }
 
     /// Drops all that was stored of the object.
@@ -274,10 +285,74 @@ impl Drop for Hold {
         {
             let mut state = self.cache.state();
             state.used -= reserved;
-            if !self.promoted {
+            if !self.promoted.load(Relaxed) {
                 state.set_held(self.object().id, self.number, false);
             }
         }
         self.cache.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lazurite_env::{Env, EnvExt, IoRuntime, MemEnv, remote::Key};
+
+    use super::*;
+    use crate::{
+        CacheOptions, Checksum, RemoteFile,
+        cache::{Mode, Parts, Request},
+        test_store::TestStore,
+    };
+
+    /// Another's file, with holes, must never get the name of a whole one.
+    #[test]
+    fn what_was_retired_is_not_renamed() {
+        let (base, store) = (MemEnv::new(), Arc::new(TestStore::new()));
+        base.create_dir_all(Path::new("/cache")).unwrap();
+        let key = Key::new("job/shared/1.sst").unwrap();
+        let bytes = Bytes::from(vec![7; 200_000]);
+        store.insert(&key, bytes.clone());
+        let object = Object::new(&RemoteFile {
+            key,
+            len: bytes.len() as u64,
+            checksum: Checksum::of(&bytes),
+        });
+        let parts = Parts {
+            base: Arc::new(base.clone()),
+            dir: "/cache".into(),
+            store,
+            runtime: IoRuntime::new(1).unwrap(),
+            counters: Arc::default(),
+            options: CacheOptions::default(),
+        };
+        let cache = Cache::open(parts, std::slice::from_ref(&object.file)).unwrap();
+        let (name, download) = (Path::new("/whole"), || {
+            let hold = cache.hold(&object).unwrap();
+            hold.store(0, &bytes).unwrap();
+            assert!(hold.seal().unwrap());
+            hold
+        });
+        let hold = download();
+        cache.retire(object.id);
+        let request = Request {
+            object: &object,
+            tail: None,
+            mode: Mode::Use,
+        };
+        for begun in cache.begin(&request, std::slice::from_ref(&(100_000..101_000))) {
+            begun.into_bytes().unwrap();
+        }
+        cache.flush();
+        assert!(base.exists(&hold.data_path()).unwrap(), "another's");
+        let error = hold.rename_to(name).unwrap_err();
+        assert!(
+            error.is_temporary() && !base.exists(name).unwrap(),
+            "{error}"
+        );
+        drop(hold);
+        download().rename_to(name).unwrap();
+        assert_eq!(base.read_to_vec(name, 1 << 20).unwrap(), bytes);
+        assert!(base.list(Path::new("/cache")).unwrap().is_empty());
+        cache.close();
     }
 }

@@ -70,6 +70,10 @@ pub struct CacheOptions {
     pub min_free_bytes: u64,
     /// Threads that store what reads brought. Defaults to 2; at least 1.
     pub writer_threads: usize,
+    /// Bytes of the local disk that the local table files and the cache may take together; `u64::MAX`: no limit, the
+    /// default. With a limit, local files that the store holds become remote again, the coldest first, where this or
+    /// `min_free_bytes` asks for it. What is guaranteed stands at the head of `disk.rs`.
+    pub disk_budget_bytes: u64,
 }
 
 impl Default for CacheOptions {
@@ -79,6 +83,7 @@ impl Default for CacheOptions {
             budget_bytes: u64::MAX,
             min_free_bytes: 256 << 20,
             writer_threads: 2,
+            disk_budget_bytes: u64::MAX,
         }
     }
 }
@@ -213,6 +218,14 @@ impl Cache {
         self.reserve(0, 0);
     }
 
+    /// Lets nothing more in beyond `bytes`, and evicts nothing yet.
+    pub fn lower_budget(&self, bytes: u64) {
+        let mut state = self.state();
+        if bytes < state.budget {
+            state.set_budget(bytes);
+        }
+    }
+
     /// What the cache takes and may take.
     pub fn usage(&self) -> CacheUse {
         let state = self.state();
@@ -224,11 +237,30 @@ impl Cache {
 
     /// Forgets an object and deletes its files. Its readers go on, from the store.
     pub fn retire(&self, object: ObjectId) {
+        self.retire_if(object, |_| true);
+    }
+
+    /// Like [`retire`](Self::retire), if `unwanted` still holds: between a caller's look and the lock on files an object may
+    /// have got a new life, or a download.
+    fn retire_if(&self, object: ObjectId, unwanted: impl FnOnce(&State) -> bool) {
         let _creating = lock(&self.0.creating);
-        let retired = self.state().retire(object);
+        let retired = {
+            let mut state = self.state();
+            if !unwanted(&state) {
+                return;
+            }
+            state.retire(object)
+        };
         self.0.changed.notify_all();
         if retired.is_some_and(|state| state.file.is_some()) {
             self.delete_files(object, true);
+        }
+    }
+
+    /// [Retires](Self::retire) an object of which something is known, unless it `is_wanted`.
+    pub fn retire_unless(&self, object: ObjectId, is_wanted: impl FnOnce() -> bool) {
+        if self.state().files.contains_key(&object) {
+            self.retire_if(object, |_| !is_wanted());
         }
     }
 

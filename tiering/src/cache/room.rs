@@ -37,7 +37,7 @@ impl Cache {
                     return false;
                 }
                 for object in empty {
-                    self.retire(object);
+                    self.retire_if(object, |state| state.is_empty_file(object));
                 }
             }
         }

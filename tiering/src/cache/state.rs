@@ -330,11 +330,13 @@ impl State {
 
     /// Objects of which only the files are left.
     pub fn empty_files(&self) -> Vec<ObjectId> {
-        let empty = |file: &&FileState| {
-            file.chunks.is_empty() && file.charged > 0 && file.changing == 0 && !file.held
-        };
-        let files = self.files.values().filter(empty);
+        let files = self.files.values().filter(|file| file.is_empty());
         files.map(|file| file.object.id).collect()
+    }
+
+    /// True where only the files of an object are left.
+    pub fn is_empty_file(&self, object: ObjectId) -> bool {
+        self.files.get(&object).is_some_and(FileState::is_empty)
     }
 
     /// Forgets an object and what it is charged. The caller deletes its files.
@@ -370,6 +372,11 @@ impl State {
 }
 
 impl FileState {
+    /// True where only the files are left, and nobody is at them.
+    fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.charged > 0 && self.changing == 0 && !self.held
+    }
+
     /// The pages that are absent, as runs in order.
     pub fn missing(&self) -> Vec<Range<u64>> {
         let len = self.object.file.len;

@@ -41,7 +41,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Tail {
     offset: u64,
-    bundle_offset: u64,
+    bundle_offset: Option<u64>,
     xxh3: Checksum,
 }
 

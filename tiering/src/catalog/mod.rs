@@ -132,6 +132,34 @@ impl Catalog {
         names.live.values().filter(remote).cloned().collect()
     }
 
+    /// True where some catalogued file is remote and this object.
+    pub fn is_remote(&self, file: &RemoteFile) -> bool {
+        let names = read(&self.names);
+        let mut live = names.live.values();
+        live.any(|entry| entry.residency() == Residency::Remote && entry.file() == file)
+    }
+
+    /// The entries that are local now.
+    pub fn local_entries(&self) -> Vec<Arc<Entry>> {
+        let names = read(&self.names);
+        let local = |entry: &&Arc<Entry>| entry.is_local();
+        names.live.values().filter(local).cloned().collect()
+    }
+
+    /// The bytes of the local files and of the remote ones, each file rounded up as by `round`.
+    pub fn bytes(&self, round: impl Fn(u64) -> u64) -> (u64, u64) {
+        let (mut local, mut remote) = (0, 0);
+        for entry in read(&self.names).live.values() {
+            let len = round(entry.file().len);
+            match entry.residency() {
+                Residency::Local => local += len,
+                Residency::Remote => remote += len,
+                Residency::Gone => {}
+            }
+        }
+        (local, remote)
+    }
+
     /// Objects that may still be read: catalogued, in the file, or held by an open handle.
     pub fn referenced(&self) -> HashSet<Key> {
         let mut names = write(&self.names);

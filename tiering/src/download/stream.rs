@@ -35,7 +35,7 @@ pub(super) fn transfer(
         written: 0,
     };
     let result = transfer.write(&part).and_then(|outcome| match outcome {
-        Outcome::Promoted => promote(core, entry, &part),
+        Outcome::Promoted => promote(core, entry, |path| core.base.rename(&part, path)),
         Outcome::Abandoned => Ok(Outcome::Abandoned),
     });
     if !matches!(result, Ok(Outcome::Promoted)) {

@@ -55,6 +55,7 @@ pub(super) fn transfer(
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
+    let _admitted = core.admit(entry)?;
     let object = Object::new(entry.file());
     let hold = match core.cache.hold(&object) {
         Ok(hold) => hold,
@@ -81,7 +82,8 @@ pub(super) fn transfer(
         hold.discard();
     }
     match result {
-        Ok(Outcome::Promoted) => hold.promoted(),
+        // Of what readers began to keep again before the file was local.
+        Ok(Outcome::Promoted) => core.uncache(entry.file()),
         _ => shared.take_bytes(counted),
     }
     if entry.residency() == Residency::Gone {
@@ -126,7 +128,7 @@ impl Transfer<'_> {
 
     fn promote(&self) -> Result<Outcome> {
         let data = self.hold.data_path();
-        let promoted = promote(self.core, self.entry, &data);
+        let promoted = promote(self.core, self.entry, |path| self.hold.rename_to(path));
         if promoted.is_err() && !matches!(self.core.base.exists(&data), Ok(true)) {
             // The rename may have been carried out all the same.
             self.hold.discard();
@@ -235,8 +237,12 @@ fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
     joined.freeze()
 }
 
-/// Gives the verified file its name, unless the entry was deleted meanwhile.
-pub(super) fn promote(core: &Core, entry: &Entry, verified: &Path) -> Result<Outcome> {
+/// Has `rename` give the verified file its name, unless the entry was deleted meanwhile.
+pub(super) fn promote(
+    core: &Core,
+    entry: &Entry,
+    rename: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Outcome> {
     core.catalog.settle()?;
     {
         let _moving = lock(&entry.moving);
@@ -244,9 +250,12 @@ pub(super) fn promote(core: &Core, entry: &Entry, verified: &Path) -> Result<Out
             return Ok(Outcome::Abandoned);
         }
         let path = core.layout.db.join(entry.name());
-        core.base.rename(verified, &path)?;
+        // What it took of the cache's room is the tables' before it is free.
+        let _landing = core.land(entry);
+        rename(&path)?;
         core.catalog.set_residency(entry, Residency::Local);
     }
+    entry.set_stored();
     entry.drop_tail();
     if let Err(error) = core.base.sync_dir(&core.layout.db) {
         // It is local and right; only a power cut may make it remote again.

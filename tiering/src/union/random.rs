@@ -1,15 +1,11 @@
 //! A table file that was remote when it was opened: [`TableFile`].
 //!
 //! It follows its entry: before promotion it reads the tail from memory and the rest through the cache; after promotion it
-//! reads the local file, which it opens once. Where that fails (deleted meanwhile, too many open files) it reads
+//! reads the local file, which all handles of the entry share, until a demotion takes that away. Where that fails (deleted meanwhile, too many open files) it reads
 //! remotely on: the object is immutable and [referenced](crate::UnionEnv::referenced_keys) while this handle lives, so
 //! both ways give the same bytes.
 
-use std::{
-    ops::Range,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use lazurite_env::{PendingRead, RandomFile, RangeRead, ReadHint, Result};
@@ -28,7 +24,6 @@ pub(super) struct TableFile {
     entry: Arc<Entry>,
     object: Arc<Object>,
     path: PathBuf,
-    local: OnceLock<Box<dyn RandomFile>>,
 }
 
 fn not_empty(range: Range<u64>) -> Vec<Range<u64>> {
@@ -52,29 +47,25 @@ impl TableFile {
             object: Object::new(entry.file()),
             entry,
             path,
-            local: OnceLock::new(),
         }
     }
 
-    /// The local file, once there is one.
-    fn local(&self) -> Option<&dyn RandomFile> {
-        if self.local.get().is_none() {
-            if self.entry.residency() != Residency::Local {
-                return None;
+    /// The local file, while there is one.
+    fn local(&self) -> Option<Arc<dyn RandomFile>> {
+        match self
+            .entry
+            .local_file(|| self.core.base.open_random(&self.path))
+        {
+            Ok(file) => {
+                let file = file?;
+                Counters::add(&self.core.counters.promoted_reads, 1);
+                Some(file)
             }
-            match self.core.base.open_random(&self.path) {
-                // Another thread may have been faster: its handle is as good.
-                Ok(file) => {
-                    let _ = self.local.set(file);
-                }
-                Err(error) => {
-                    tracing::debug!(path = %self.path.display(), %error, "promoted file is read remotely");
-                    return None;
-                }
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "promoted file is read remotely");
+                None
             }
         }
-        Counters::add(&self.core.counters.promoted_reads, 1);
-        self.local.get().map(|file| &**file)
     }
 
     /// What `len` bytes from `offset` consist of, cut at the end of the file.
