@@ -266,11 +266,12 @@ const PATIENT: Duration = Duration::from_secs(20);
 const BRIEF: Duration = Duration::from_millis(30);
 
 /// The object is whole or the upload failed: whichever request fails, however often, in whatever way. The last part is short,
-/// and then as long as the others.
+/// and then as long as the others. One part at a time is what fails while the writer is being closed.
 #[test]
 fn no_part_is_ever_lost() {
     let runtime = IoRuntime::new(2).unwrap();
-    for len in [3 * PART + 1000, 3 * PART] {
+    let lens = [3 * PART + 1000, 3 * PART];
+    for (len, parallel) in lens.into_iter().flat_map(|len| [(len, 1), (len, 4)]) {
         let whole = whole(len);
         let parts = len.div_ceil(PART);
         let mut requests = vec!["CreateMultipartUpload".to_owned()];
@@ -282,14 +283,20 @@ fn no_part_is_ever_lost() {
                     if fault == Fault::BusyInside && !request.starts_with("Complete") {
                         continue;
                     }
-                    let case = format!("{len} bytes, {request} {fault:?} {times} times");
+                    let case = format!(
+                        "{len} bytes, {parallel} at once, {request} {fault:?} {times} times"
+                    );
                     let fake = Fake::new();
                     let failing = request.clone();
                     fake.set_plan(move |operation, sent| {
                         (operation == failing && sent < times).then_some(fault)
                     });
                     let deadline = if times == usize::MAX { BRIEF } else { PATIENT };
-                    let store = store(&fake, &options(deadline), &runtime);
+                    let options = RemoteOptions {
+                        upload_parallel_parts: parallel,
+                        ..options(deadline)
+                    };
+                    let store = store(&fake, &options, &runtime);
                     let bytes = whole.clone();
                     let put = runtime.wait(async move { store.put(&key("a"), bytes).await });
                     let found = fake.object("a");
@@ -364,7 +371,7 @@ fn parts_are_tried_until_the_deadline() {
         assert_eq!(error.kind(), kind, "{error:?}");
         // The deadline, and the timeout of the last try, on a busy machine.
         assert!(
-            (at_least..at_least + 1500).contains(&took),
+            (at_least..at_least + 5000).contains(&took),
             "{took} ms: {error}"
         );
     }
