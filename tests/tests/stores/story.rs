@@ -76,15 +76,7 @@ fn words_are_counted_exactly_through_a_kill_and_a_lost_disk() {
             .unwrap();
         let snapshots = world.snapshots();
         let begun = Instant::now();
-        // A list beside a writer may meet a snapshot that comes or goes at that moment, and says to try again.
-        let none_yet = || match snapshots.list("wordcount") {
-            Ok(found) => found.is_empty(),
-            Err(e) => {
-                assert!(e.is_temporary(), "{kind:?}: {e}");
-                true
-            }
-        };
-        while none_yet() {
+        while snapshots.list("wordcount").unwrap().is_empty() {
             let status = child.try_wait().unwrap();
             assert!(status.is_none(), "{kind:?}: it ended by itself: {status:?}");
             assert!(
