@@ -2,6 +2,7 @@
 
 mod cache;
 mod kill;
+mod points;
 mod readme;
 mod stores;
 mod story;
