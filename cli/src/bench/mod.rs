@@ -3,9 +3,11 @@
 pub mod cache;
 pub mod cold_start;
 pub mod points;
+pub mod process;
 pub mod reads;
 pub mod shape;
 pub mod stores;
+pub mod trace;
 
 use std::path::PathBuf;
 
@@ -22,6 +24,8 @@ pub enum Command {
     ColdStart(cold_start::Args),
     /// Cold point reads, many at once: requests a read, and how near to what round trip and link allow.
     Points(points::Args),
+    /// Records processed straight after a restore, from the begin of the open on: lazy against eager and all local.
+    Process(process::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
     Stores(stores::Args),
 }
@@ -32,6 +36,7 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
         Command::Cache(args) => cache::run(args, format),
         Command::ColdStart(args) => cold_start::run(args, format),
         Command::Points(args) => points::run(args, format),
+        Command::Process(args) => process::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod kill;
 mod points;
+mod process;
 mod readme;
 mod stores;
 mod story;
