@@ -62,6 +62,7 @@ impl Retry {
                 .delay(number)
                 .mul_f64(1.0 + rand::random::<f64>() / 2.0);
             tracing::debug!(%error, ?delay, "a remote request is sent again");
+            super::retries::count(&error);
             tokio::time::sleep(delay.min(left)).await;
         }
         unreachable!("the loop ends by its return")
@@ -124,6 +125,23 @@ mod tests {
 
     fn fail(kind: ErrorKind) -> Result<()> {
         Err(Error::new(kind, "put", "x", ""))
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_again_is_counted() {
+        let mut left = 3;
+        let attempt = || {
+            left -= 1;
+            let answer = match left {
+                0 => Ok(()),
+                _ => Err(Error::new(ErrorKind::Unavailable, "try", "counted://x", "")),
+            };
+            async move { answer }
+        };
+        quick(Duration::from_secs(5)).run(attempt).await.unwrap();
+        let all = super::super::retries();
+        let counted = all.iter().find(|row| row.scheme == "counted").unwrap();
+        assert_eq!((counted.operation, counted.count), ("try", 2));
     }
 
     async fn tries(retry: &Retry, kind: ErrorKind) -> u32 {

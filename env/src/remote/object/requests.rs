@@ -14,8 +14,8 @@ use crate::{Error, ErrorKind, IoRuntime, Result};
 
 use super::{parts::PartPlan, upload::Upload};
 use crate::remote::{
-    CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retry::Retry,
-    sort_key, too_short,
+    CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retries,
+    retry::Retry, sort_key, too_short,
 };
 
 /// What is done on the store's runtime.
@@ -44,21 +44,21 @@ impl Requests {
         let timeout = TimeoutLayer::new()
             .with_timeout(options.request_timeout)
             .with_io_timeout(options.request_timeout);
-        let retries = Retry::new(options);
+        let retry = Retry::new(options);
         // The timeout is inside, so that each try has its own; the limit is outside, so that waiting is not timed.
         let retry_parts = RetryLayer::new()
-            .with_max_times(retries.times())
+            .with_max_times(retry.times())
             .with_min_delay(options.retry_min_delay)
             .with_max_delay(options.retry_max_delay)
             .with_jitter()
-            .with_notify(note_retry);
+            .with_notify(note_retry(&uri));
         let limit = ConcurrentLimitLayer::new(options.max_concurrent_requests);
         Requests {
             uri,
             base,
             operator: bare.clone().layer(timeout.clone()).layer(limit.clone()),
             uploads: bare.layer(timeout).layer(retry_parts).layer(limit),
-            retry: retries,
+            retry,
             commit,
             plan: PartPlan {
                 first_bytes: options.upload_part_bytes as u64,
@@ -274,6 +274,10 @@ impl Requests {
 }
 
 /// Replaces the layer's own notice, which would log the error with the request in it.
-fn note_retry(event: opendal::layers::RetryEvent<'_>) {
-    tracing::debug!(operation = ?event.op, attempt = event.attempt, "a part of an upload is sent again");
+fn note_retry(uri: &str) -> impl Fn(opendal::layers::RetryEvent<'_>) + Send + Sync + 'static {
+    let scheme = retries::scheme(uri).to_owned();
+    move |event| {
+        tracing::debug!(operation = ?event.op, attempt = event.attempt, "a part of an upload is sent again");
+        retries::count_for(&scheme, "write");
+    }
 }
