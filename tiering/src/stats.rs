@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::reads::ReadCounters;
+
 /// What the tiers did since the [`UnionEnv`](crate::UnionEnv) was opened. Each number is right by itself; they are not
 /// read at one instant.
 ///
@@ -37,6 +39,7 @@ pub(crate) struct Counters {
     pub promoted_reads: AtomicU64,
     pub download_requests: AtomicU64,
     pub download_bytes: AtomicU64,
+    pub reads: ReadCounters,
 }
 
 impl Counters {

@@ -3,6 +3,7 @@
 mod crash;
 mod download;
 mod names;
+mod observed;
 mod reads;
 mod restore;
 

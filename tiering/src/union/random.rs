@@ -12,12 +12,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use lazurite_env::{PendingRead, RandomFile, RangeRead, ReadHint, Result};
+use lazurite_env::{Activity, PendingRead, RandomFile, RangeRead, ReadHint, Result};
 
 use super::Core;
 use crate::{
     catalog::{Entry, Residency},
     fetch::merge,
+    reads::ReadTier,
     stats::Counters,
 };
 
@@ -95,26 +96,42 @@ impl TableFile {
     }
 
     /// Counts a read by what serves it.
-    fn count(&self, remote: &Range<u64>) {
+    fn count(&self, Parts { remote, tail }: &Parts, activity: Activity) {
         let counters = &self.core.counters;
+        let bytes = remote.end - remote.start + tail.len() as u64;
         if remote.is_empty() {
             Counters::add(&counters.tail_reads, 1);
+            counters.reads.count(ReadTier::Tail, activity, bytes);
         } else {
             Counters::add(&counters.remote_reads, 1);
+            counters.reads.count(ReadTier::Remote, activity, bytes);
         }
+    }
+
+    fn count_local(&self, bytes: usize, activity: Activity) {
+        let reads = &self.core.counters.reads;
+        reads.count(ReadTier::Local, activity, bytes as u64);
+    }
+
+    /// Waits for a request.
+    fn wait(&self, request: PendingRead, activity: Activity) -> Result<Bytes> {
+        let reads = &self.core.counters.reads;
+        reads.waiting(activity, || request.wait())
     }
 }
 
 impl RandomFile for TableFile {
     fn read_at(&self, offset: u64, buf: &mut [u8], hint: ReadHint) -> Result<usize> {
         if let Some(local) = self.local() {
+            self.count_local(buf.len(), hint.activity);
             return local.read_at(offset, buf, hint);
         }
-        let Parts { remote, tail } = self.parts(offset, buf.len());
-        self.count(&remote);
+        let parts = self.parts(offset, buf.len());
+        self.count(&parts, hint.activity);
+        let Parts { remote, tail } = parts;
         let mut filled = 0;
         if !remote.is_empty() {
-            let bytes = self.fetch(remote).wait()?;
+            let bytes = self.wait(self.fetch(remote), hint.activity)?;
             filled = bytes.len();
             buf[..filled].copy_from_slice(&bytes);
         }
@@ -125,12 +142,16 @@ impl RandomFile for TableFile {
     /// All requests are under way at once; near ranges share one.
     fn read_many(&self, reads: &mut [RangeRead<'_>], hint: ReadHint) {
         if let Some(local) = self.local() {
+            for read in &*reads {
+                self.count_local(read.buf.len(), hint.activity);
+            }
             return local.read_many(reads, hint);
         }
         let mut wanted = Vec::new();
         for (i, read) in reads.iter_mut().enumerate() {
-            let Parts { remote, tail } = self.parts(read.offset, read.buf.len());
-            self.count(&remote);
+            let parts = self.parts(read.offset, read.buf.len());
+            self.count(&parts, hint.activity);
+            let Parts { remote, tail } = parts;
             let at = (remote.end - remote.start) as usize;
             read.buf[at..at + tail.len()].copy_from_slice(&tail);
             // Where a request is needed too, this is what comes of it if it succeeds.
@@ -146,7 +167,7 @@ impl RandomFile for TableFile {
             .map(|(merged, served)| (merged.start, served, self.fetch(merged)))
             .collect();
         for (start, served, request) in requests {
-            let outcome = request.wait();
+            let outcome = self.wait(request, hint.activity);
             for (range, &i) in ranges[served.clone()].iter().zip(&indices[served]) {
                 match &outcome {
                     Ok(bytes) => {
@@ -162,15 +183,24 @@ impl RandomFile for TableFile {
 
     fn start_read(&self, offset: u64, len: usize, hint: ReadHint) -> PendingRead {
         if let Some(local) = self.local() {
+            self.count_local(len, hint.activity);
             return local.start_read(offset, len, hint);
         }
-        let Parts { remote, tail } = self.parts(offset, len);
-        self.count(&remote);
+        let parts = self.parts(offset, len);
+        self.count(&parts, hint.activity);
+        let Parts { remote, tail } = parts;
         if remote.is_empty() {
             return PendingRead::ready(Ok(tail));
         }
         // A pending read is one request, so what it holds of the tail is read again.
-        self.fetch(remote.start..remote.end + tail.len() as u64)
+        let request = self.fetch(remote.start..remote.end + tail.len() as u64);
+        let core = self.core.clone();
+        // Only what the reader waits counts: it asks before it needs the bytes.
+        let wait = move |_| {
+            let reads = &core.counters.reads;
+            reads.waiting(hint.activity, || request.wait())
+        };
+        PendingRead::ready(Ok(Bytes::new())).map(wait)
     }
 
     fn len(&self) -> Result<u64> {
