@@ -1,6 +1,7 @@
 //! Reads of files that were remote when they were opened: by what served them, and what they were for.
 //!
-//! Counting is two relaxed additions. Waiting for the store is also told to an observer, where there is one.
+//! Counting is two relaxed additions. Waiting for the store is also told to an observer, where there is
+//! one.
 
 use std::{
     fmt,
@@ -55,8 +56,8 @@ pub struct ReadStats {
     pub bytes: u64,
 }
 
-/// Told how long a reader waited for bytes from the store, by the reading thread; must be quick.
-pub type ReadObserver = Arc<dyn Fn(Activity, Duration) + Send + Sync>;
+/// Told how long a reader waited for bytes that are not in memory, by the reading thread; must be quick.
+pub type ReadObserver = Arc<dyn Fn(ReadTier, Activity, Duration) + Send + Sync>;
 
 #[derive(Default)]
 pub(crate) struct ReadCounters {
@@ -83,14 +84,14 @@ impl ReadCounters {
         pair.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Runs `wait`, which waits for bytes from the store, and tells how long it took.
-    pub fn waiting<T>(&self, activity: Activity, wait: impl FnOnce() -> T) -> T {
+    /// Runs `wait`, which waits for the bytes of a read, and tells how long it took.
+    pub fn waiting<T>(&self, tier: ReadTier, activity: Activity, wait: impl FnOnce() -> T) -> T {
         let Some(observer) = self.observer.get() else {
             return wait();
         };
         let begun = Instant::now();
         let result = wait();
-        observer(activity, begun.elapsed());
+        observer(tier, activity, begun.elapsed());
         result
     }
 

@@ -60,11 +60,11 @@ fn each_read_is_counted_where_it_belongs() {
 #[test]
 fn a_reader_that_waits_for_the_store_is_told_of_and_no_other() {
     let (world, _, union, _) = four_remote();
-    let told: Arc<Mutex<Vec<(Activity, Duration)>>> = Arc::default();
+    let told: Arc<Mutex<Vec<(ReadTier, Activity, Duration)>>> = Arc::default();
     let told_of = || std::mem::take(&mut *told.lock().unwrap());
     let listener = told.clone();
-    let observer: ReadObserver = Arc::new(move |activity, took| {
-        listener.lock().unwrap().push((activity, took));
+    let observer: ReadObserver = Arc::new(move |tier, activity, took| {
+        listener.lock().unwrap().push((tier, activity, took));
     });
     union.observe_reads(observer);
     let file = union.open_random(&db(&name(12))).unwrap();
@@ -72,7 +72,8 @@ fn a_reader_that_waits_for_the_store_is_told_of_and_no_other() {
     file.read_at(950, &mut buf, hint(Activity::Get)).unwrap();
     assert!(told_of().is_empty());
     file.read_at(0, &mut buf, hint(Activity::Get)).unwrap();
-    assert_eq!(told_of()[0].0, Activity::Get);
+    let (tier, activity, _) = told_of()[0];
+    assert_eq!((tier, activity), (ReadTier::Remote, Activity::Get));
     // What was asked for ahead costs only what its reader still waits.
     world.store.close_gate();
     let ahead = file.start_read(100, 10, hint(Activity::Iterate));
@@ -81,7 +82,7 @@ fn a_reader_that_waits_for_the_store_is_told_of_and_no_other() {
     world.store.open_gate();
     std::thread::sleep(Duration::from_millis(100));
     ahead.wait().unwrap();
-    let (activity, took) = told_of()[0];
+    let (_, activity, took) = told_of()[0];
     assert_eq!(activity, Activity::Iterate);
     assert!(took < Duration::from_millis(150), "{took:?}");
 }

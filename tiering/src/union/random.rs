@@ -116,7 +116,7 @@ impl TableFile {
     /// Waits for a request.
     fn wait(&self, request: PendingRead, activity: Activity) -> Result<Bytes> {
         let reads = &self.core.counters.reads;
-        reads.waiting(activity, || request.wait())
+        reads.waiting(ReadTier::Remote, activity, || request.wait())
     }
 }
 
@@ -198,7 +198,7 @@ impl RandomFile for TableFile {
         // Only what the reader waits counts: it asks before it needs the bytes.
         let wait = move |_| {
             let reads = &core.counters.reads;
-            reads.waiting(hint.activity, || request.wait())
+            reads.waiting(ReadTier::Remote, hint.activity, || request.wait())
         };
         PendingRead::ready(Ok(Bytes::new())).map(wait)
     }
