@@ -20,7 +20,11 @@ fn main() -> Result<()> {
         let scene = Scene::build(case.scene(ENTRIES))?;
         let mut group = criterion.benchmark_group(case.name);
         let mut random = StdRng::seed_from_u64(1);
-        for side in &scene.sides {
+        for side in scene
+            .sides
+            .iter()
+            .filter(|side| case.sides.contains(&side.kind))
+        {
             // What one slice does: the number of entries of a key group is known only when it was walked.
             let ops = side.run(case.work, &scene.data.select(&[0; 100]))?;
             group.throughput(Throughput::Elements(ops as u64));
@@ -30,7 +34,7 @@ fn main() -> Result<()> {
                         let entries = 0..scene.data.raw.len() as u32;
                         // An iteration is always that of the group which was counted.
                         let picks = (0..100).map(|_| match case.work {
-                            Work::Iterate => 0,
+                            Work::Iterate | Work::IterateValues | Work::IterateEncoded => 0,
                             _ => random.random_range(entries.clone()),
                         });
                         scene.data.select(&picks.collect::<Vec<u32>>())

@@ -37,7 +37,7 @@ pub struct Case {
 const CACHED: usize = 256 << 20;
 
 /// Everything that is compared.
-pub const CASES: [Case; 6] = [
+pub const CASES: [Case; 8] = [
     Case {
         name: "get-cached",
         work: Work::Get,
@@ -61,6 +61,27 @@ pub const CASES: [Case; 6] = [
         wal: false,
         slice: 1,
         sides: &SideKind::ALL,
+    },
+    Case {
+        name: "iterate-values",
+        work: Work::IterateValues,
+        block_cache_bytes: CACHED,
+        wal: false,
+        slice: 1,
+        sides: &SideKind::ALL,
+    },
+    Case {
+        name: "iterate-encoded",
+        work: Work::IterateEncoded,
+        block_cache_bytes: CACHED,
+        wal: false,
+        slice: 1,
+        sides: &[
+            SideKind::Plain,
+            SideKind::Control,
+            SideKind::Env,
+            SideKind::Typed,
+        ],
     },
     Case {
         name: "put",
@@ -205,7 +226,7 @@ pub fn compare(
 /// Rounds that are not counted: they fill the caches and the buffers of threads.
 fn warm_up(case: &Case) -> usize {
     match case.work {
-        Work::Get | Work::Iterate => 100,
+        Work::Get | Work::Iterate | Work::IterateValues | Work::IterateEncoded => 100,
         Work::Put => 5,
         Work::PutAndFlush => 1,
     }

@@ -19,7 +19,7 @@ use lazurite_env::{
     remote::{self, RemoteOptions},
 };
 use lazurite_env_rocksdb::rocksdb_env;
-use lazurite_tiering::{UnionEnv, UnionOptions};
+use lazurite_tiering::{CacheOptions, UnionEnv, UnionOptions};
 use rocksdb::{Cache, DB, Env, Options, ReadOptions, WriteOptions};
 use tempfile::TempDir;
 
@@ -144,6 +144,7 @@ fn union_env(root: &Path) -> Result<Env> {
         store: remote::open("memory://", &RemoteOptions::default(), &runtime)?,
         runtime,
         download: DownloadOptions::default(),
+        cache: CacheOptions::default(),
     })?;
     Ok(rocksdb_env(union)?.env().clone())
 }

@@ -91,8 +91,12 @@ pub enum Work {
     Put,
     /// Writes values and then a file of level 0 of them.
     PutAndFlush,
-    /// Walks over all entries of a key group; an operation is one entry.
+    /// Walks over all entries of a key group; an operation is one entry. `ValueState` decodes keys and values.
     Iterate,
+    /// The same, but `ValueState` decodes the values only.
+    IterateValues,
+    /// The same, but `ValueState` decodes nothing.
+    IterateEncoded,
 }
 
 /// One open database.
@@ -128,7 +132,10 @@ impl Side {
             (Store::Raw { db, .. }, Work::Iterate) if coded => coded_iterate(db, data),
             (Store::Raw { db, read, .. }, Work::Get) => raw_get(db, read, data),
             (Store::Raw { db, write, .. }, Work::Put) => raw_put(db, write, data),
-            (Store::Raw { db, .. }, Work::Iterate) => raw_iterate(db, data),
+            (Store::Raw { db, .. }, Work::IterateValues) if coded => coded_iterate_values(db, data),
+            (Store::Raw { db, .. }, Work::Iterate | Work::IterateValues | Work::IterateEncoded) => {
+                raw_iterate(db, data)
+            }
             (Store::Raw { db, write, .. }, Work::PutAndFlush) => {
                 let done = raw_put(db, write, data)?;
                 db.flush_cf(&column(db)?)?;
@@ -137,6 +144,10 @@ impl Side {
             (Store::Typed { table, .. }, Work::Get) => typed_get(table, data),
             (Store::Typed { table, .. }, Work::Put) => typed_put(table, data),
             (Store::Typed { table, .. }, Work::Iterate) => typed_iterate(table, data),
+            (Store::Typed { table, .. }, Work::IterateValues) => typed_iterate_values(table, data),
+            (Store::Typed { table, .. }, Work::IterateEncoded) => {
+                typed_iterate_encoded(table, data)
+            }
             (Store::Typed { table, backend }, Work::PutAndFlush) => {
                 let done = typed_put(table, data)?;
                 backend.flush()?;
@@ -255,6 +266,35 @@ fn coded_iterate(db: &DB, data: &Data) -> Result<usize> {
         black_box(&(key, postcard::from_bytes::<Value>(value)?));
         Ok(())
     })
+}
+
+#[inline(never)]
+fn coded_iterate_values(db: &DB, data: &Data) -> Result<usize> {
+    walk(db, key_group(data), |_, value| {
+        black_box(&postcard::from_bytes::<Value>(value)?);
+        Ok(())
+    })
+}
+
+#[inline(never)]
+fn typed_iterate_values(table: &ValueState<String, Value>, data: &Data) -> Result<usize> {
+    let (mut iter, mut entries) = (table.iter_key_group(key_group(data))?, 0);
+    while let Some(entry) = iter.next_entry() {
+        black_box(&entry?.value()?);
+        entries += 1;
+    }
+    Ok(entries)
+}
+
+#[inline(never)]
+fn typed_iterate_encoded(table: &ValueState<String, Value>, data: &Data) -> Result<usize> {
+    let (mut iter, mut entries) = (table.iter_key_group(key_group(data))?, 0);
+    while let Some(entry) = iter.next_entry() {
+        let entry = entry?;
+        black_box((entry.encoded_key(), entry.encoded_value()));
+        entries += 1;
+    }
+    Ok(entries)
 }
 
 #[inline(never)]

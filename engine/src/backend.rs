@@ -16,7 +16,7 @@ use lazurite_tiering::{DownloadProgress, Downloader, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
-    builder::{Durability, StateBackendBuilder},
+    builder::{Durability, StateBackendBuilder, check_cache_bytes},
     directory::Directory,
     key_groups::KeyGroupRange,
     metrics::{self, PhaseClock},
@@ -253,6 +253,18 @@ impl StateBackend {
     /// What was read from which tier since the backend was opened.
     pub fn tier(&self) -> TierStats {
         TierStats::new(self.rocks_env.local_reads(), self.union.stats())
+    }
+
+    /// Changes what parts of remote files may take of the local disk:
+    /// [`cache_bytes`](StateBackendBuilder::cache_bytes). Where they take more, the coldest go before this returns, which
+    /// blocks on the local disk; what running downloads have reserved stays theirs. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] where it is less than 1 MiB.
+    pub fn set_cache_bytes(&self, bytes: u64) -> Result<()> {
+        check_cache_bytes(bytes)?;
+        self.union.set_cache_budget(bytes);
+        Ok(())
     }
 
     /// How far the download of remote files is. Cheap.

@@ -10,7 +10,7 @@ use lazurite_env::{
     Env, IoRuntime, PosixEnv,
     remote::{self, RemoteOptions, RemoteStore},
 };
-use lazurite_tiering::DownloadOptions;
+use lazurite_tiering::{CacheOptions, DownloadOptions};
 
 use crate::{
     Error, Result, StateBackend,
@@ -19,6 +19,12 @@ use crate::{
     snapshot::layout::is_job_name,
     table::{TableDescriptor, TableSchema},
 };
+
+/// A smaller cache could not hold a single part of each level.
+const MIN_CACHE_BYTES: u64 = 1 << 20;
+
+/// More is a mistake, not a wish.
+const MAX_FREE_BYTES: u64 = 1 << 40;
 
 /// When table files come from the store to the local disk after a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +79,7 @@ pub struct StateBackendBuilder {
     pub(crate) snapshot_timeout: Duration,
     pub(crate) transfer_threads: usize,
     pub(crate) download: DownloadOptions,
+    pub(crate) cache: CacheOptions,
     pub(crate) runtime: Option<IoRuntime>,
     pub(crate) env: Option<Arc<dyn Env>>,
     pub(crate) tables: Vec<Result<TableSchema>>,
@@ -102,6 +109,7 @@ impl StateBackendBuilder {
             snapshot_timeout: Duration::from_secs(600),
             transfer_threads: 4,
             download: DownloadOptions::default(),
+            cache: CacheOptions::default(),
             runtime: None,
             env: None,
             tables: Vec::new(),
@@ -198,6 +206,33 @@ impl StateBackendBuilder {
         self
     }
 
+    /// Bytes of the local disk that parts of remote files may take: what reads brought, and files whose download has not
+    /// ended. At least 1 MiB; can be changed at run time by [`StateBackend::set_cache_bytes`]. A file that is longer is not
+    /// downloaded, but read in parts for ever. Files that are local as a whole do not count.
+    ///
+    /// Default: no limit but [`min_free_disk_bytes`](Self::min_free_disk_bytes), as ForSt's `cache.size-based-limit`.
+    /// Under [`LoadPolicy::Lazy`] and [`LoadPolicy::Eager`] the whole state comes to the disk anyway, so a smaller cache would
+    /// only have the same bytes come twice.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache.budget_bytes = bytes;
+        self
+    }
+
+    /// Bytes of the local disk that the cache and the download leave free, for flushes, compactions, and others. Where less
+    /// is free, cold parts of the cache go; where that is not enough, reads go to the store and the download waits. At most
+    /// 1 TiB. Default 256 MiB, as ForSt's `cache.reserve-size`.
+    pub fn min_free_disk_bytes(mut self, bytes: u64) -> Self {
+        self.cache.min_free_bytes = bytes;
+        self
+    }
+
+    /// Whether what reads bring from the store is kept on the local disk. Default `true`. Without, every read that the block
+    /// cache cannot answer goes to the store until its file is local; downloads go on after a restart all the same.
+    pub fn cache_reads(mut self, on: bool) -> Self {
+        self.cache.block_reads = on;
+        self
+    }
+
     /// The threads that carry out remote requests, shared with other backends. Default: two of this backend's own.
     pub fn io_runtime(mut self, runtime: IoRuntime) -> Self {
         self.runtime = Some(runtime);
@@ -259,6 +294,16 @@ impl StateBackendBuilder {
         if self.snapshot_timeout.is_zero() {
             return refuse("snapshot_timeout", "it must be longer than 0".into());
         }
+        check_cache_bytes(self.cache.budget_bytes)?;
+        if self.cache.min_free_bytes > MAX_FREE_BYTES {
+            return refuse(
+                "min_free_disk_bytes",
+                format!(
+                    "{} is not in 0..={MAX_FREE_BYTES}: nothing would ever come to the disk",
+                    self.cache.min_free_bytes
+                ),
+            );
+        }
         if matches!(self.remote, Remote::Missing) {
             return refuse(
                 "remote",
@@ -288,4 +333,17 @@ impl StateBackendBuilder {
     pub(crate) fn local_env(&self) -> Arc<dyn Env> {
         self.env.clone().unwrap_or_else(|| Arc::new(PosixEnv))
     }
+}
+
+/// Refuses a cache that could hold nothing.
+pub(crate) fn check_cache_bytes(bytes: u64) -> Result<()> {
+    if bytes >= MIN_CACHE_BYTES {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "cache_bytes",
+        reason: format!(
+            "{bytes} is less than {MIN_CACHE_BYTES}: no file could be downloaded; to keep nothing of reads, use cache_reads(false)"
+        ),
+    })
 }

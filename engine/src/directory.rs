@@ -47,7 +47,7 @@ struct Identity {
     job: String,
     /// Random; names this directory as the writer of snapshots.
     token: String,
-    /// The highest number that any snapshot of the job had when this directory was last restored or began empty; 0 for none.
+    /// The job's newest complete snapshot when this directory was last restored or began empty; 0 for none.
     newest_seen: u64,
     /// What the state in it was written with; `None` before there is any.
     key_groups: Option<(u16, KeyGroupRange)>,
@@ -120,7 +120,7 @@ impl Directory {
         &self.identity.token
     }
 
-    /// The highest number that any snapshot of the job had when this directory was last restored or began empty.
+    /// The job's newest complete snapshot when this directory was last restored or began empty; 0 for none.
     pub(crate) fn newest_seen(&self) -> u64 {
         self.identity.newest_seen
     }
@@ -146,8 +146,8 @@ impl Directory {
         }
     }
 
-    /// Notes the newest snapshot that the job has, and with which key groups (their number, and which of them) and which tables, the directory
-    /// is about to be restored.
+    /// Notes the newest complete snapshot that the job has, and with which key groups (their number, and which of them) and
+    /// which tables the directory is about to be restored.
     pub(crate) fn set_restored(
         &mut self,
         newest_seen: u64,

@@ -156,7 +156,8 @@ pub enum Error {
         after: Duration,
     },
 
-    /// Another writer of the same job took the snapshot's id first, or a later one. This backend takes no more snapshots.
+    /// Another writer of the same job took the snapshot's id first, or a later one. This backend takes no more snapshots. Where
+    /// that was found after the commit, the snapshot exists, but the other writer may not know of it: do not count on it.
     #[error(
         "another writer has already written snapshot {id} of this job, or a later one; make sure that one backend runs per \
          job, and open it again"

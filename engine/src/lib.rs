@@ -43,8 +43,8 @@ pub use restore::RestoreReport;
 pub use snapshot::{PendingSnapshot, SnapshotOptions, SnapshotReport, SnapshotStore};
 pub use stats::TierStats;
 pub use table::{
-    MapEntries, MapIter, MapState, MapStateDescriptor, TableDescriptor, TableKind, TableSchema,
-    ValueIter, ValueState, ValueStateDescriptor, WriteBatch,
+    MapEntries, MapEntry, MapIter, MapState, MapStateDescriptor, TableDescriptor, TableKind,
+    TableSchema, ValueEntry, ValueIter, ValueState, ValueStateDescriptor, WriteBatch,
 };
 
 /// The code in README.md, run as a doctest.

@@ -144,13 +144,16 @@ fn choose(
 ) -> Result<Option<Found>> {
     match options.restore {
         Restore::Latest => newest.map(|(_, found)| found).transpose(),
-        Restore::Snapshot(id) => match load(store, runtime, layout, id) {
-            Ok(found) => Ok(Some(found)),
-            Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
-                job: options.job.clone(),
-                id,
-            }),
-            Err(error) => Err(error),
+        Restore::Snapshot(id) => match newest {
+            Some((newest, found)) if newest == id => found.map(Some),
+            _ => match load(store, runtime, layout, id) {
+                Ok(found) => Ok(Some(found)),
+                Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
+                    job: options.job.clone(),
+                    id,
+                }),
+                Err(error) => Err(error),
+            },
         },
         Restore::Empty => Ok(None),
     }
@@ -167,6 +170,7 @@ fn union_options(
         store: store.clone(),
         runtime: runtime.clone(),
         download: options.download,
+        cache: options.cache,
     }
 }
 

@@ -19,6 +19,26 @@ pub struct TierStats {
     pub download_requests: u64,
     /// Bytes that they brought.
     pub download_bytes: u64,
+    /// Reads by users that the cache on the local disk answered, without a request.
+    pub cache_hits: u64,
+    /// Reads by users that needed bytes which the cache did not have.
+    pub cache_misses: u64,
+    /// Bytes that reads of all kinds got from the cache.
+    pub cache_hit_bytes: u64,
+    /// Parts of files that the cache gave up to make room.
+    pub cache_evictions: u64,
+    /// What these took on the disk, in bytes.
+    pub cache_evicted_bytes: u64,
+    /// Times that what a read brought was not kept: no room could be made, or the disk was slower than the store.
+    pub cache_dropped: u64,
+    /// Operations of the cache on the local disk that failed. Reads went on from the store.
+    pub cache_disk_failures: u64,
+    /// Times that something in the cache did not match its checksum. It was dropped and asked for again.
+    pub cache_mismatches: u64,
+    /// What the cache takes of the local disk now, in bytes, with what downloads have reserved.
+    pub cache_bytes: u64,
+    /// What it may take, in bytes.
+    pub cache_budget_bytes: u64,
     /// Table files that the store holds and the local disk too.
     pub local_files: u64,
     /// Table files that only the store holds.
@@ -35,6 +55,16 @@ impl TierStats {
             remote_bytes: union.remote_bytes,
             download_requests: union.download_requests,
             download_bytes: union.download_bytes,
+            cache_hits: union.cache_hits,
+            cache_misses: union.cache_misses,
+            cache_hit_bytes: union.cache_hit_bytes,
+            cache_evictions: union.cache_evictions,
+            cache_evicted_bytes: union.cache_evicted_bytes,
+            cache_dropped: union.cache_dropped,
+            cache_disk_failures: union.cache_disk_failures,
+            cache_mismatches: union.cache_mismatches,
+            cache_bytes: union.cache_bytes,
+            cache_budget_bytes: union.cache_budget_bytes,
             local_files: union.local_files,
             remote_files: union.remote_files,
         }

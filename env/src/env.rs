@@ -13,11 +13,12 @@
 
 use std::{
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use crate::{PendingRead, Result};
+use crate::{Error, ErrorKind, PendingRead, Result};
 
 /// What a directory entry or a path is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +72,14 @@ pub enum Activity {
     Open = 6,
     /// Verifying checksums.
     Verify = 7,
+    /// Reading again what did not match its checksum the first time: no copy that a cache keeps of these bytes is good
+    /// enough, and what it has there is dropped.
+    Reread = 8,
 }
 
 impl Activity {
     /// Every activity, at the place of its number.
-    pub const ALL: [Activity; 8] = [
+    pub const ALL: [Activity; 9] = [
         Activity::Unknown,
         Activity::Get,
         Activity::MultiGet,
@@ -84,6 +88,7 @@ impl Activity {
         Activity::Flush,
         Activity::Open,
         Activity::Verify,
+        Activity::Reread,
     ];
 
     /// A word for it, as figures and their labels use.
@@ -97,6 +102,7 @@ impl Activity {
             Activity::Flush => "flush",
             Activity::Open => "open",
             Activity::Verify => "verify",
+            Activity::Reread => "reread",
         }
     }
 }
@@ -219,6 +225,44 @@ pub trait WritableFile: fmt::Debug + Send {
     fn close(&mut self) -> Result<()>;
 }
 
+/// A file read and written at any offset by any number of threads, whose unwritten ranges take no space on the disk.
+///
+/// Reads of an overlapping write that is under way give old or new bytes, in any mixture. What was written and not synced
+/// survives a crash of the process; a power cut loses or keeps any part of it.
+pub trait SparseFile: fmt::Debug + Send + Sync {
+    /// Fills `buf` from `offset`; fewer bytes only at the end of the file, 0 past it. What was never written is zero.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize>;
+
+    /// Writes all of `data` at `offset`; the file grows where that ends past its end. After an error any part of it is
+    /// written.
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()>;
+
+    /// Makes `range` read as zero and gives the disk blocks that lie wholly in it back. The length stays, also where the
+    /// range ends past it.
+    ///
+    /// # Errors
+    /// `Unsupported` where the file system cannot; nothing has changed then.
+    fn punch_hole(&self, range: Range<u64>) -> Result<()>;
+
+    /// Cuts the file to `len` bytes or extends it by a hole.
+    fn truncate(&self, len: u64) -> Result<()>;
+
+    /// Makes the bytes, the holes and the length durable.
+    fn sync(&self) -> Result<()>;
+
+    /// The length in bytes, holes included.
+    fn len(&self) -> Result<u64>;
+
+    /// True where the file holds no byte.
+    fn is_empty(&self) -> Result<bool> {
+        self.len().map(|n| n == 0)
+    }
+
+    /// Bytes that the file takes on the disk. A file system may count some for itself, and may count late what was
+    /// written just now.
+    fn allocated(&self) -> Result<u64>;
+}
+
 /// Held while the lock is; dropping it releases the lock. The operating system releases it if the process dies.
 pub trait FileLock: fmt::Debug + Send + Sync {}
 
@@ -235,6 +279,19 @@ pub trait Env: fmt::Debug + Send + Sync + 'static {
 
     /// Opens a file to append to; creates it where it is missing.
     fn open_append(&self, path: &Path) -> Result<Box<dyn WritableFile>>;
+
+    /// Opens a file for positioned reads and writes; creates it, empty, where it is missing.
+    ///
+    /// # Errors
+    /// `Unsupported`, the default, where this Env has no such files. Whoever asks must be able to do without.
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "open sparse",
+            path,
+            "this Env has no sparse files",
+        ))
+    }
 
     /// Renames a file or directory, replacing a file at `to` atomically.
     fn rename(&self, from: &Path, to: &Path) -> Result<()>;

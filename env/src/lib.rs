@@ -18,7 +18,7 @@ pub mod trace;
 #[doc(inline)]
 pub use env::{
     Activity, BlockKind, DirEntry, Env, FileKind, FileLock, RandomFile, RangeRead, ReadHint,
-    SequentialFile, Stat, WritableFile,
+    SequentialFile, SparseFile, Stat, WritableFile,
 };
 #[doc(inline)]
 pub use error::{Error, ErrorKind, Result};

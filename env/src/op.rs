@@ -17,6 +17,8 @@ pub enum Op {
     Create,
     /// `Env::open_append`.
     OpenAppend,
+    /// `Env::open_sparse`.
+    OpenSparse,
     /// `Env::rename`; its path is the old name.
     Rename,
     /// `Env::link`; its path is the old name.
@@ -37,24 +39,31 @@ pub enum Op {
     SyncDir,
     /// `Env::free_space`.
     FreeSpace,
-    /// A read of an open local file: sequential, at an offset, one range of many, or begun and waited for.
+    /// A read of an open local file: sequential, at an offset, one range of many, or begun and waited for; of a sparse
+    /// file too.
     Read,
     /// `SequentialFile::skip`.
     Skip,
     /// `RandomFile::prefetch`.
     Prefetch,
-    /// `RandomFile::len`.
+    /// `RandomFile::len` and `SparseFile::len`.
     FileLen,
     /// `WritableFile::append`.
     Append,
     /// `WritableFile::flush`.
     Flush,
-    /// `WritableFile::sync`.
+    /// `WritableFile::sync` and `SparseFile::sync`.
     Sync,
-    /// `WritableFile::truncate`.
+    /// `WritableFile::truncate` and `SparseFile::truncate`.
     Truncate,
     /// `WritableFile::close`.
     Close,
+    /// `SparseFile::write_at`.
+    WriteAt,
+    /// `SparseFile::punch_hole`.
+    PunchHole,
+    /// `SparseFile::allocated`.
+    Allocated,
     /// `RemoteStore::get`.
     Get,
     /// `RemoteStore::get_range`.
@@ -87,6 +96,7 @@ impl Op {
             Op::OpenRandom => "open_random",
             Op::Create => "create",
             Op::OpenAppend => "open_append",
+            Op::OpenSparse => "open_sparse",
             Op::Rename => "rename",
             Op::Link => "link",
             Op::Delete => "delete",
@@ -106,6 +116,9 @@ impl Op {
             Op::Sync => "sync",
             Op::Truncate => "truncate",
             Op::Close => "close",
+            Op::WriteAt => "write_at",
+            Op::PunchHole => "punch_hole",
+            Op::Allocated => "allocated",
             Op::Get => "get",
             Op::GetRange => "get_range",
             Op::Put => "put",

@@ -11,6 +11,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io,
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -21,7 +22,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use crate::{
     DirEntry, Env, Error, ErrorKind, FileKind, FileLock, RandomFile, ReadHint, Result,
-    SequentialFile, Stat, WritableFile, ext::parent_dir,
+    SequentialFile, SparseFile, Stat, WritableFile, ext::parent_dir,
 };
 
 /// Local files through the operating system. See the [module](self) for what it promises beyond [`Env`].
@@ -54,6 +55,14 @@ impl Env for PosixEnv {
         let file = options.open(path).map_err(failed("open", path))?;
         let len = file.metadata().map_err(failed("open", path))?.len();
         Ok(Box::new(PosixWritable::new(file, path, len)))
+    }
+
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(path).map_err(failed("open", path))?;
+        let path = path.to_owned();
+        Ok(Box::new(PosixFile { file, path }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {
@@ -193,6 +202,80 @@ impl RandomFile for PosixFile {
 
     // No native path: this handle is the local file already, and stays so when its name changes. No unique id: the
     // numbers of the file system are used again for other content.
+}
+
+impl SparseFile for PosixFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.read_full(offset, buf)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        write_full(&self.file, offset, data).map_err(failed("write", &self.path))
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        punch_hole(&self.file, range.start, range.end - range.start)
+            .map_err(failed("punch hole", &self.path))
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.file
+            .set_len(len)
+            .map_err(failed("truncate", &self.path))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(failed("sync", &self.path))
+    }
+
+    fn len(&self) -> Result<u64> {
+        RandomFile::len(self)
+    }
+
+    fn allocated(&self) -> Result<u64> {
+        let metadata = self.file.metadata().map_err(failed("stat", &self.path))?;
+        // The unit of this number is 512 bytes on every file system.
+        Ok(metadata.blocks().saturating_mul(512))
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    use rustix::fs::FallocateFlags;
+    let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    loop {
+        match rustix::fs::fallocate(file, mode, offset, len) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::NOTSUP | rustix::io::Errno::NOSYS) => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            punched => return Ok(punched?),
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn punch_hole(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Writes all of `data`; one call of the kernel may write less.
+fn write_full(file: &File, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+    while !data.is_empty() {
+        match file.write_at(data, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                offset += n as u64;
+                data = &data[n..];
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug)]

@@ -7,13 +7,14 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     DirEntry, Env, ErrorKind, FileLock, Op, PendingRead, RandomFile, RangeRead, ReadHint, Result,
-    SequentialFile, Stat, WritableFile,
+    SequentialFile, SparseFile, Stat, WritableFile,
 };
 
 /// How many events [`TraceEnv::new`] keeps.
@@ -28,9 +29,10 @@ pub struct TraceEvent {
     pub path: PathBuf,
     /// The new name, for a rename or link.
     pub to: Option<PathBuf>,
-    /// Where a read at an offset began.
+    /// Where a read or write at an offset, or a hole, began.
     pub offset: Option<u64>,
-    /// Bytes that were read or appended; the length that a truncation was to give. Otherwise 0, also for a failed read.
+    /// Bytes that were read, appended, written or punched; the length that a truncation was to give. Otherwise 0, also for a
+    /// failed read.
     pub bytes: u64,
     /// The kind of the error, where there was one.
     pub error: Option<ErrorKind>,
@@ -47,7 +49,13 @@ impl fmt::Display for TraceEvent {
         }
         if matches!(
             self.op,
-            Op::Read | Op::Skip | Op::Append | Op::Truncate | Op::Prefetch
+            Op::Read
+                | Op::Skip
+                | Op::Append
+                | Op::Truncate
+                | Op::Prefetch
+                | Op::WriteAt
+                | Op::PunchHole
         ) {
             write!(f, " {}", self.bytes)?;
         }
@@ -65,7 +73,7 @@ pub struct OpCount {
     pub calls: u64,
     /// Calls that failed.
     pub errors: u64,
-    /// Bytes read or appended by those that did not.
+    /// Bytes read, appended or written by those that did not.
     pub bytes: u64,
 }
 
@@ -193,7 +201,7 @@ impl Tracer {
         count.calls += 1;
         match error {
             Some(_) => count.errors += 1,
-            None if matches!(op, Op::Read | Op::Append) => count.bytes += bytes,
+            None if matches!(op, Op::Read | Op::Append | Op::WriteAt) => count.bytes += bytes,
             None => {}
         }
         log.events.push_back(event);
@@ -227,6 +235,12 @@ impl Env for TraceEnv {
     fn open_append(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
         let tracer = self.at(path);
         let file = tracer.record(Op::OpenAppend, self.inner.open_append(path))?;
+        Ok(Box::new(Traced { file, tracer }))
+    }
+
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        let tracer = self.at(path);
+        let file = tracer.record(Op::OpenSparse, self.inner.open_sparse(path))?;
         Ok(Box::new(Traced { file, tracer }))
     }
 
@@ -382,6 +396,50 @@ impl WritableFile for Traced<dyn WritableFile> {
 
     fn close(&mut self) -> Result<()> {
         self.tracer.record(Op::Close, self.file.close())
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl SparseFile for Traced<dyn SparseFile> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        let read = self.file.read_at(offset, buf);
+        let bytes = read.as_ref().map_or(0, |n| *n as u64);
+        self.tracer
+            .record_bytes(Op::Read, Some(offset), bytes, read)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let written = self.file.write_at(offset, data);
+        self.tracer
+            .record_bytes(Op::WriteAt, Some(offset), data.len() as u64, written)
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        let (begin, len) = (range.start, range.end.saturating_sub(range.start));
+        let punched = self.file.punch_hole(range);
+        self.tracer
+            .record_bytes(Op::PunchHole, Some(begin), len, punched)
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        let truncated = self.file.truncate(len);
+        self.tracer.record_bytes(Op::Truncate, None, len, truncated)
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.tracer.record(Op::Sync, self.file.sync())
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.tracer.record(Op::FileLen, self.file.len())
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.tracer.record(Op::FileLen, self.file.is_empty())
+    }
+
+    fn allocated(&self) -> Result<u64> {
+        self.tracer.record(Op::Allocated, self.file.allocated())
     }
 }
 

@@ -177,6 +177,11 @@ impl RemoteStore for GateStore {
         self.inner.list(prefix).await
     }
 
+    async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
+        self.read(prefix.as_str())?;
+        self.inner.list_likely(prefix, likely).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         self.read(key.as_str())?;
         self.inner.delete(key).await

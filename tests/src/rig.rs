@@ -62,10 +62,10 @@ pub fn tiny(dir: &Path) -> StateBackendBuilder {
         .transfer_threads(2)
         .download(DownloadOptions {
             parallel_files: 2,
-            keep_free_bytes: 0,
             first_backoff: Duration::from_millis(1),
             ..DownloadOptions::default()
         })
+        .min_free_disk_bytes(0)
         .rocksdb(RocksDbOptions {
             block_cache_bytes: 1 << 20,
             write_buffer_bytes: 1 << 20,

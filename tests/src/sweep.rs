@@ -32,6 +32,8 @@ pub enum Ops {
     Lookups,
     /// Those of the local disk.
     Local,
+    /// Those of the local disk on what is kept there of remote files.
+    Cache,
 }
 
 impl Ops {
@@ -39,7 +41,15 @@ impl Ops {
         match self {
             Ops::Remote => op.is_remote(),
             Ops::Lookups => matches!(op, Op::Get | Op::GetRange | Op::ObjectLen),
-            Ops::Local => !op.is_remote(),
+            Ops::Local | Ops::Cache => !op.is_remote(),
+        }
+    }
+
+    /// A part of the paths or keys of all of them.
+    fn path_part(self) -> &'static str {
+        match self {
+            Ops::Cache => "/cache/",
+            _ => "",
         }
     }
 }
@@ -113,7 +123,8 @@ fn hit<S>(
     run: &impl Fn(&Rig, S) -> Result<()>,
 ) -> (bool, bool) {
     let (rig, state) = prepare();
-    rig.plan.set_filter(move |op: Op| ops.accepts(op), "");
+    rig.plan
+        .set_filter(move |op: Op| ops.accepts(op), ops.path_part());
     match fault {
         Fault::Once(effect) => rig.plan.fail_nth(i, effect),
         Fault::From(effect) => rig.plan.fail_from(i, effect),

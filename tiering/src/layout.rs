@@ -4,7 +4,8 @@
 //! <root>/CATALOG          which table file is which remote object
 //! <root>/db/              RocksDB's directory; its *.sst may be remote
 //! <root>/tails/           the tail bundle that the catalog names
-//! <root>/download/        files on their way; emptied at open
+//! <root>/cache/           parts of remote files, and files on their way
+//! <root>/download/        files on their way where the Env has no sparse files; emptied at open
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub(crate) struct Layout {
     pub db: PathBuf,
     pub catalog: PathBuf,
     pub tails: PathBuf,
+    pub cache: PathBuf,
     pub download: PathBuf,
 }
 
@@ -26,6 +28,7 @@ impl Layout {
             db: root.join("db"),
             catalog: root.join("CATALOG"),
             tails: root.join("tails"),
+            cache: root.join("cache"),
             download: root.join("download"),
         }
     }

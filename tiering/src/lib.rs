@@ -4,18 +4,20 @@
 //! [`RemoteStore`](lazurite_env::remote::RemoteStore). Table files (`<root>/db/*.sst`) may be remote; everything else
 //! passes through. Which remote object a table file is, is kept in the *catalog*, durable in `<root>/CATALOG`. The end
 //! of each file (footer, properties, index, filter) comes from the *tail bundle*, one object held in memory, so that
-//! opening a database of remote files reads nothing from the store. A [`Downloader`] brings files over behind the
+//! opening a database of remote files reads nothing from the store. What reads bring is kept, page by page, in a *chunk
+//! cache* on the local disk, within a budget. A [`Downloader`] brings files over behind the
 //! reads and *promotes* them: a promoted file was verified, whole, against its length and checksum.
 //!
 //! # Who verifies what
 //! * Whole files: length and xxh3-128 ([`Checksum`]) before promotion. The catalog, the bundle: the same, when loaded.
-//! * Ranges read from a remote file: only their length, here. The reader above must check the blocks that it reads,
-//!   as RocksDB does.
+//! * Ranges read from a remote file: only their length, here. The reader above must check the blocks that it reads, as
+//!   RocksDB does, and may ask for them again with [`Activity::Reread`](lazurite_env::Activity::Reread).
+//! * Pages of the cache: against a checksum of their own, each time they are read.
 
+mod cache;
 mod catalog;
 mod checksum;
 mod download;
-mod fetch;
 pub mod framed;
 mod layout;
 mod reads;
@@ -28,6 +30,7 @@ mod test_store;
 mod tests;
 mod union;
 
+pub use cache::CacheOptions;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};
 pub use checksum::{Checksum, ChecksumHasher};
 pub use download::{DownloadOptions, DownloadProgress, Downloader};

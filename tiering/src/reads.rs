@@ -1,7 +1,7 @@
 //! Reads of files that were remote when they were opened: by what served them, and what they were for.
 //!
-//! Counting is two relaxed additions. Waiting for the store is also told to an observer, where there is
-//! one.
+//! Counting is two relaxed additions. Waiting for the store or for the chunk cache is also told to an
+//! observer, where there is one.
 
 use std::{
     fmt,
@@ -21,22 +21,30 @@ pub enum ReadTier {
     Local,
     /// The tail bundle, in memory.
     Tail,
+    /// The chunk cache on the local disk.
+    Chunk,
     /// The remote store, at least in part.
     Remote,
 }
 
-const TIERS: usize = 3;
+const TIERS: usize = 4;
 const ACTIVITIES: usize = Activity::ALL.len();
 
 impl ReadTier {
     /// Every tier.
-    pub const ALL: [ReadTier; TIERS] = [ReadTier::Local, ReadTier::Tail, ReadTier::Remote];
+    pub const ALL: [ReadTier; TIERS] = [
+        ReadTier::Local,
+        ReadTier::Tail,
+        ReadTier::Chunk,
+        ReadTier::Remote,
+    ];
 
     /// A word for it, as figures and their labels use.
     pub fn name(self) -> &'static str {
         match self {
             ReadTier::Local => "local",
             ReadTier::Tail => "tail",
+            ReadTier::Chunk => "chunk",
             ReadTier::Remote => "remote",
         }
     }

@@ -24,6 +24,26 @@ pub struct TierStats {
     pub download_requests: u64,
     /// Bytes that the background download brought.
     pub download_bytes: u64,
+    /// Reads by users of remote files that the chunk cache served, without a request.
+    pub cache_hits: u64,
+    /// Reads by users of remote files that needed bytes which the chunk cache did not have.
+    pub cache_misses: u64,
+    /// Bytes that reads of all kinds got from the chunk cache.
+    pub cache_hit_bytes: u64,
+    /// Chunks that the cache gave up to make room.
+    pub cache_evictions: u64,
+    /// What these took on the disk, in bytes.
+    pub cache_evicted_bytes: u64,
+    /// Times that bytes which a read brought were not stored: no room could be made, or the writers were behind.
+    pub cache_dropped: u64,
+    /// Operations of the chunk cache on the local disk that failed. Reads went on from the remote store.
+    pub cache_disk_failures: u64,
+    /// Times that pages in the cache did not match their checksum. They were dropped and asked for again.
+    pub cache_mismatches: u64,
+    /// What the chunk cache takes of the local disk now, in bytes, with what downloads have reserved.
+    pub cache_bytes: u64,
+    /// What it may take, in bytes.
+    pub cache_budget_bytes: u64,
     /// Catalogued files that are remote now.
     pub remote_files: u64,
     /// Catalogued files that are local now.
@@ -39,7 +59,22 @@ pub(crate) struct Counters {
     pub promoted_reads: AtomicU64,
     pub download_requests: AtomicU64,
     pub download_bytes: AtomicU64,
+    pub cache_hits: AtomicU64,
+    pub cache_misses: AtomicU64,
+    pub cache_hit_bytes: AtomicU64,
+    pub cache_evictions: AtomicU64,
+    pub cache_evicted_bytes: AtomicU64,
+    pub cache_dropped: AtomicU64,
+    pub cache_disk_failures: AtomicU64,
+    pub cache_mismatches: AtomicU64,
     pub reads: ReadCounters,
+}
+
+/// What the chunk cache takes of the local disk and may take, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CacheUse {
+    pub bytes: u64,
+    pub budget: u64,
 }
 
 impl Counters {
@@ -47,7 +82,7 @@ impl Counters {
         counter.fetch_add(n, Relaxed);
     }
 
-    /// All counters; the two numbers of files are left 0.
+    /// All counters; the numbers of files and what the cache takes are left 0.
     pub fn read(&self) -> TierStats {
         TierStats {
             remote_reads: self.remote_reads.load(Relaxed),
@@ -57,8 +92,15 @@ impl Counters {
             promoted_reads: self.promoted_reads.load(Relaxed),
             download_requests: self.download_requests.load(Relaxed),
             download_bytes: self.download_bytes.load(Relaxed),
-            remote_files: 0,
-            local_files: 0,
+            cache_hits: self.cache_hits.load(Relaxed),
+            cache_misses: self.cache_misses.load(Relaxed),
+            cache_hit_bytes: self.cache_hit_bytes.load(Relaxed),
+            cache_evictions: self.cache_evictions.load(Relaxed),
+            cache_evicted_bytes: self.cache_evicted_bytes.load(Relaxed),
+            cache_dropped: self.cache_dropped.load(Relaxed),
+            cache_disk_failures: self.cache_disk_failures.load(Relaxed),
+            cache_mismatches: self.cache_mismatches.load(Relaxed),
+            ..TierStats::default()
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Load,
-    error::{Error, Result},
+    error::Result,
     link::{self, Link},
     output::{self, Format, Table, human_bytes, human_ms},
     probe::{self, ColdStart, Figures, Started},
@@ -65,17 +65,6 @@ impl Args {
             }),
         }
     }
-
-    fn work_dir(&self) -> Result<PathBuf> {
-        if let Some(dir) = &self.work_dir {
-            return Ok(dir.clone());
-        }
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-        cache
-            .map(|dir| dir.join("lazurite/bench"))
-            .ok_or_else(|| Error::Usage("there is no home directory: give a --work-dir".into()))
-    }
 }
 
 /// The result. Field names are the JSON document's.
@@ -111,7 +100,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = args.work_dir()?;
+    let work_dir = super::work_dir(args.work_dir.as_ref())?;
     let uri = match &args.remote {
         Some(uri) => uri.clone(),
         None => link::file_uri(&work_dir.join("remote"))?,

@@ -1,14 +1,22 @@
 //! `lazurite bench`: what can be measured on the user's own machine, in one run.
 
+pub mod cache;
 pub mod cold_start;
 pub mod reads;
 pub mod shape;
 pub mod stores;
 
-use crate::{error::Result, output::Format};
+use std::path::PathBuf;
+
+use crate::{
+    error::{Error, Result},
+    output::Format,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
+    /// Point reads of remote state that is larger than the local disk: chunks against whole files and no cache.
+    Cache(cache::Args),
     /// How soon state is back after its local disk was lost: lazy against eager.
     ColdStart(cold_start::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
@@ -18,7 +26,20 @@ pub enum Command {
 /// Runs one of the benches.
 pub fn run(command: &Command, format: Format) -> Result<()> {
     match command {
+        Command::Cache(args) => cache::run(args, format),
         Command::ColdStart(args) => cold_start::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
+}
+
+/// Where a bench keeps what it measures: as given, else below the user's cache directory.
+fn work_dir(given: Option<&PathBuf>) -> Result<PathBuf> {
+    if let Some(dir) = given {
+        return Ok(dir.clone());
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
+    cache
+        .map(|dir| dir.join("lazurite/bench"))
+        .ok_or_else(|| Error::Usage("there is no home directory: give a --work-dir".into()))
 }

@@ -56,6 +56,14 @@ struct Tier {
     remote_reads: u64,
     remote_requests: u64,
     remote_bytes: u64,
+    cache_hits: u64,
+    cache_misses: u64,
+    cache_hit_bytes: u64,
+    cache_evictions: u64,
+    cache_dropped: u64,
+    cache_disk_failures: u64,
+    cache_mismatches: u64,
+    cache_bytes: u64,
 }
 
 impl RunReport {
@@ -78,6 +86,14 @@ impl RunReport {
                 remote_reads: tier.remote_reads,
                 remote_requests: tier.remote_requests,
                 remote_bytes: tier.remote_bytes,
+                cache_hits: tier.cache_hits,
+                cache_misses: tier.cache_misses,
+                cache_hit_bytes: tier.cache_hit_bytes,
+                cache_evictions: tier.cache_evictions,
+                cache_dropped: tier.cache_dropped,
+                cache_disk_failures: tier.cache_disk_failures,
+                cache_mismatches: tier.cache_mismatches,
+                cache_bytes: tier.cache_bytes,
             },
         }
     }
@@ -115,8 +131,9 @@ impl RunReport {
         text += &table.text();
         let t = &self.tier;
         text += &format!(
-            "\n\nreads of files: {} local, {} remote in {} requests for {}",
+            "\n\nreads of files: {} local, {} from the cache on the disk, {} remote in {} requests for {}",
             t.local_reads,
+            t.cache_hits,
             t.remote_reads,
             t.remote_requests,
             human_bytes(t.remote_bytes)

@@ -1,5 +1,6 @@
 //! The `lazurite` command, run as a process.
 
+mod cache;
 mod kill;
 mod metrics;
 mod readme;

@@ -57,6 +57,14 @@ fn count_lose_the_disk_and_come_back() {
         "remote_reads",
         "remote_requests",
         "remote_bytes",
+        "cache_hits",
+        "cache_misses",
+        "cache_hit_bytes",
+        "cache_evictions",
+        "cache_dropped",
+        "cache_disk_failures",
+        "cache_mismatches",
+        "cache_bytes",
     ] {
         assert!(second["tier"][field].is_u64(), "tier.{field}");
     }

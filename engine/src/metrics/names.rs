@@ -45,7 +45,7 @@ metrics! {
 
     READS: Counter "lazurite_reads_total" ["backend" "tier" "activity"] "Reads of table files, below the block cache, by what served them";
     READ_BYTES: Counter "lazurite_read_bytes_total" ["backend" "tier" "activity"] "Bytes that these reads asked for";
-    READ_SECONDS: Histogram "lazurite_read_seconds" ["backend" "tier" "activity"] "How long readers waited for bytes that came from the store";
+    READ_SECONDS: Histogram "lazurite_read_seconds" ["backend" "tier" "activity"] "How long readers waited for the store (remote) and for the chunk cache (chunk)";
     LOCAL_READ_SAMPLES: Counter "lazurite_local_read_samples_total" ["backend" "activity"] "Reads of local files that were timed: the first of each thread, then one in 64";
     LOCAL_READ_SAMPLED_NANOS: Counter "lazurite_local_read_sampled_nanoseconds_total" ["backend" "activity"] "Nanoseconds that these took";
     BLOCK_CACHE_HITS: Counter "lazurite_block_cache_hits_total" ["backend"] "Blocks that the block cache had (with statistics)";
@@ -54,6 +54,17 @@ metrics! {
     BLOCK_CACHE_BYTES: Gauge "lazurite_block_cache_bytes" ["backend"] "Memory that the block cache uses";
     BLOCK_CACHE_PINNED_BYTES: Gauge "lazurite_block_cache_pinned_bytes" ["backend"] "The part of it that is in use by readers now";
     BLOCK_CACHE_BUDGET_BYTES: Gauge "lazurite_block_cache_budget_bytes" ["backend"] "Memory that it may use";
+
+    CHUNK_CACHE_HITS: Counter "lazurite_chunk_cache_hits_total" ["backend"] "Reads by users of remote files that the chunk cache on the local disk served";
+    CHUNK_CACHE_MISSES: Counter "lazurite_chunk_cache_misses_total" ["backend"] "Reads by users of remote files that needed bytes which it did not have";
+    CHUNK_CACHE_READ_BYTES: Counter "lazurite_chunk_cache_read_bytes_total" ["backend"] "Bytes that reads of all kinds got from it";
+    CHUNK_CACHE_EVICTIONS: Counter "lazurite_chunk_cache_evictions_total" ["backend"] "Chunks that it gave up to make room";
+    CHUNK_CACHE_EVICTED_BYTES: Counter "lazurite_chunk_cache_evicted_bytes_total" ["backend"] "Bytes of the disk that these took";
+    CHUNK_CACHE_DROPPED: Counter "lazurite_chunk_cache_dropped_total" ["backend"] "Times that what a read brought was not kept: no room, or the disk was slower than the store";
+    CHUNK_CACHE_FAILURES: Counter "lazurite_chunk_cache_disk_failures_total" ["backend"] "Operations on its disk that failed; reads went on from the store";
+    CHUNK_CACHE_MISMATCHES: Counter "lazurite_chunk_cache_mismatches_total" ["backend"] "Times that pages in it did not match their checksum and were asked for again";
+    CHUNK_CACHE_BYTES: Gauge "lazurite_chunk_cache_bytes" ["backend"] "What it takes of the local disk, with what downloads have reserved";
+    CHUNK_CACHE_BUDGET_BYTES: Gauge "lazurite_chunk_cache_budget_bytes" ["backend"] "What it may take; not there without a limit";
 
     STORE_REQUESTS: Counter "lazurite_store_requests_total" ["backend" "store" "operation" "result"] "Requests to the store that have ended; what is sent again counts once";
     STORE_SECONDS: Histogram "lazurite_store_request_seconds" ["backend" "store" "operation"] "How long they took, retries included";

@@ -40,6 +40,7 @@ impl Source {
         let job = self.snapshots.layout.job().as_str();
         sheet.put(&m::BACKENDS, &[job], 1);
         self.reads(sheet, job);
+        self.chunk_cache(sheet, job);
         self.store(sheet, job);
         self.files(sheet, job);
         self.snapshots(sheet, job);
@@ -69,6 +70,27 @@ impl Source {
         sheet.put(&m::DOWNLOAD_RECEIVED_BYTES, &[job], union.download_bytes);
         sheet.put(&m::CATALOG_FILES, &[job, "local"], union.local_files);
         sheet.put(&m::CATALOG_FILES, &[job, "remote"], union.remote_files);
+    }
+
+    fn chunk_cache(&self, sheet: &mut Sheet, job: &str) {
+        let union = self.snapshots.union.stats();
+        for (metric, value) in [
+            (&m::CHUNK_CACHE_HITS, union.cache_hits),
+            (&m::CHUNK_CACHE_MISSES, union.cache_misses),
+            (&m::CHUNK_CACHE_READ_BYTES, union.cache_hit_bytes),
+            (&m::CHUNK_CACHE_EVICTIONS, union.cache_evictions),
+            (&m::CHUNK_CACHE_EVICTED_BYTES, union.cache_evicted_bytes),
+            (&m::CHUNK_CACHE_DROPPED, union.cache_dropped),
+            (&m::CHUNK_CACHE_FAILURES, union.cache_disk_failures),
+            (&m::CHUNK_CACHE_MISMATCHES, union.cache_mismatches),
+            (&m::CHUNK_CACHE_BYTES, union.cache_bytes),
+        ] {
+            sheet.put(metric, &[job], value);
+        }
+        if union.cache_budget_bytes < u64::MAX {
+            let budget = union.cache_budget_bytes;
+            sheet.put(&m::CHUNK_CACHE_BUDGET_BYTES, &[job], budget);
+        }
     }
 
     fn store(&self, sheet: &mut Sheet, job: &str) {

@@ -31,8 +31,7 @@ struct Wanted {
     checksum: Checksum,
 }
 
-/// Fetches the manifest and the tails, and lists the shared objects: all at once, so in one round trip (and one more
-/// for each further page of a long listing).
+/// Fetches the manifest and the tails, and lists the shared objects: all at once, so in one round trip, however many there are.
 pub(super) fn fetch(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
@@ -56,14 +55,18 @@ pub(super) fn fetch(
         .map(|t| wanted(&t.key, t.len, t.checksum))
         .collect::<Result<Vec<_>>>()?;
     let (store, shared) = (store.clone(), layout.shared());
-    let none_shared = metadata.files.is_empty() && metadata.tails.is_empty();
+    let keys = metadata.files.iter().map(|file| &file.key);
+    let names: Vec<String> = keys
+        .chain(metadata.tails.iter().map(|tails| &tails.key))
+        .map(|key| key.rsplit('/').next().unwrap_or(key).to_owned())
+        .collect();
     let fetched = runtime.wait(async move {
         let list = async {
-            if none_shared {
-                Ok(Vec::new())
-            } else {
-                store.list(Some(&shared)).await
+            if names.is_empty() {
+                return Ok(Vec::new());
             }
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            store.list_likely(&shared, &names).await
         };
         try_join3(
             get(&store, manifest),

@@ -34,9 +34,41 @@ impl Column {
     }
 
     fn multi_get_cold(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value<'_>>>> {
+        let (mut values, missing) = self.look_in_memory(keys)?;
+        if let [index] = missing[..] {
+            values[index] = self.get(keys[index])?;
+            return Ok(values);
+        }
+        let jobs = missing.iter().map(|index| keys[*index].to_vec()).collect();
+        let read = self.db().pool.map(jobs, self.reader());
+        for (index, value) in missing.into_iter().zip(read) {
+            let value = value.ok_or_else(|| self.panicked())?;
+            values[index] = value?.map(Value::Owned);
+        }
+        Ok(values)
+    }
+
+    /// As [`multi_get`](Self::multi_get), waiting without a thread: what memory cannot answer is read by the pool. Where no
+    /// file is remote it is read at once, from the local disk. Reads that were begun go on where the future is dropped.
+    pub(crate) async fn multi_get_async(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value<'_>>>> {
+        self.db().check_open()?;
+        if !self.db().has_remote_files() {
+            return self.multi_get(keys);
+        }
+        let (mut values, missing) = self.look_in_memory(keys)?;
+        let jobs = missing.iter().map(|index| keys[*index].to_vec());
+        let reads = self.db().pool.spawn(jobs, self.reader());
+        for (index, read) in missing.into_iter().zip(reads) {
+            let value = read.await.map_err(|_| self.panicked())?;
+            values[index] = value?.map(Value::Owned);
+        }
+        Ok(values)
+    }
+
+    /// What memory knows of `keys`, and the places of those that only files can answer.
+    fn look_in_memory(&self, keys: &[&[u8]]) -> Result<(Vec<Option<Value<'_>>>, Vec<usize>)> {
         let db = self.db();
-        let mut values = Vec::with_capacity(keys.len());
-        let mut missing = Vec::new();
+        let (mut values, mut missing) = (Vec::with_capacity(keys.len()), Vec::new());
         for (index, key) in keys.iter().enumerate() {
             values.push(
                 match db.db.get_pinned_cf_opt(self.handle(), key, &db.read_cached) {
@@ -49,27 +81,22 @@ impl Column {
                 },
             );
         }
-        if let [index] = missing[..] {
-            values[index] = self.get(keys[index])?;
-            return Ok(values);
-        }
+        Ok((values, missing))
+    }
+
+    /// Reads one key, on whatever thread.
+    fn reader(&self) -> impl Fn(Vec<u8>) -> Result<Option<Vec<u8>>> + Send + Sync + 'static {
         let column = self.clone();
-        let jobs = missing.iter().map(|index| keys[*index].to_vec()).collect();
-        let read = db
-            .pool
-            .map(jobs, move |key: Vec<u8>| -> Result<Option<Vec<u8>>> {
-                Ok(column.get(&key)?.map(|value| value.to_vec()))
-            });
-        for (index, value) in missing.into_iter().zip(read) {
-            let value = value.ok_or_else(|| Error::RocksDb {
-                operation: "read",
-                target: self.name().to_string(),
-                kind: lazurite_env::ErrorKind::Panicked,
-                message: "a reading thread panicked".to_string(),
-                cause: None,
-            })?;
-            values[index] = value?.map(Value::Owned);
+        move |key| Ok(column.get(&key)?.map(|value| value.to_vec()))
+    }
+
+    fn panicked(&self) -> Error {
+        Error::RocksDb {
+            operation: "read",
+            target: self.name().to_string(),
+            kind: lazurite_env::ErrorKind::Panicked,
+            message: "a reading thread panicked".to_string(),
+            cause: None,
         }
-        Ok(values)
     }
 }

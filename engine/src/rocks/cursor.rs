@@ -1,11 +1,11 @@
 //! A walk over the entries of a key range.
 
-use std::mem;
+use std::{mem, ptr};
 
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
 
 use super::column::Column;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Walks a range in ascending order of the key bytes, seeing it as it was when the cursor was made. Locks nobody out; the
 /// files and memtables of that moment stay until it is dropped.
@@ -48,33 +48,51 @@ impl Cursor {
         }
     }
 
-    /// Goes to the next entry, the first one at first, and gives its key and value; `None` after the last. May block on the
-    /// disk or the network. After an error every further call gives it again.
+    /// Goes to the next entry whose key is accepted, and gives its key and value; `None` after the last one. May block on the
+    /// disk or the network. After an error every further call gives it again. Boxed, it does not weigh on every entry.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        self.column.db().check_open()?;
+    pub(crate) fn next_where(
+        &mut self,
+        accept: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+        while self.advance() {
+            let Some((key, value)) = self.iter.item() else {
+                self.place = Place::Ended;
+                break;
+            };
+            if accept(key) {
+                // SAFETY: only the lifetimes change, to that of the borrow of `self`, which the compiler does not see through
+                // the loop. Until it ends nothing moves or drops the iterator, which owns these bytes.
+                let entry = unsafe { (&*ptr::from_ref(key), &*ptr::from_ref(value)) };
+                return Ok(Some(entry));
+            }
+        }
+        self.end()
+    }
+
+    /// Moves; false where there is nowhere to move to.
+    #[inline]
+    fn advance(&mut self) -> bool {
+        if !self.column.db().is_open() {
+            return false;
+        }
         match self.place {
             Place::AtEntry => self.iter.next(),
             Place::BeforeFirst => {
                 self.place = Place::AtEntry;
                 self.iter.seek_to_first(); // of the bounds
             }
-            Place::Ended => return self.end(),
+            Place::Ended => return false,
         }
-        match self.iter.item() {
-            Some(entry) => Ok(Some(entry)),
-            None => {
-                self.place = Place::Ended;
-                self.end()
-            }
-        }
+        true
     }
 
     #[cold]
-    fn end(&self) -> Result<Option<(&[u8], &[u8])>> {
+    fn end(&self) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+        self.column.db().check_open()?;
         match self.iter.status() {
             Ok(()) => Ok(None),
-            Err(error) => Err(self.column.error("iterate over", error)),
+            Err(error) => Err(Box::new(self.column.error("iterate over", error))),
         }
     }
 }

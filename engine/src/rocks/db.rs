@@ -178,11 +178,17 @@ impl Db {
         (self.remote_files)() > 0
     }
 
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        !self.closed.load(Ordering::Relaxed)
+    }
+
+    #[inline]
     pub(super) fn check_open(&self) -> Result<()> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::Closed);
+        if self.is_open() {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::Closed)
     }
 
     pub(super) fn lock_columns(&self) -> MutexGuard<'_, BTreeSet<String>> {

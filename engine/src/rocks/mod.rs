@@ -26,7 +26,7 @@ mod pool;
 pub(crate) mod tests;
 
 pub(crate) use batch::Batch;
-pub(crate) use column::Column;
+pub(crate) use column::{Column, Value};
 pub(crate) use cursor::Cursor;
 pub(crate) use db::{DEFAULT_COLUMN, Db, DbConfig};
 pub(crate) use live_files::{LiveFile, LiveFileKind};

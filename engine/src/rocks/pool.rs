@@ -11,6 +11,8 @@ use std::{
     thread,
 };
 
+use tokio::sync::oneshot;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Pool {
@@ -69,6 +71,30 @@ impl Pool {
             results[index] = Some(result);
         }
         results
+    }
+
+    /// `f` of every item, in the items' order, each on a thread of the pool, to be awaited anywhere; an error where it panicked.
+    pub(super) fn spawn<T, R>(
+        &self,
+        items: impl Iterator<Item = T>,
+        f: impl Fn(T) -> R + Send + Sync + 'static,
+    ) -> Vec<oneshot::Receiver<R>>
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+    {
+        let f = Arc::new(f);
+        items
+            .map(|item| {
+                let (f, (sender, receiver)) = (f.clone(), oneshot::channel());
+                self.submit(Box::new(move || {
+                    let result = f(item);
+                    drop(f); // as in `map`
+                    let _ = sender.send(result); // nobody may wait any more
+                }));
+                receiver
+            })
+            .collect()
     }
 
     fn submit(&self, job: Job) {

@@ -126,12 +126,12 @@ fn a_cursor_stays_inside_its_bounds_and_in_its_moment() {
     db.flush_all().unwrap();
     drop((a, db)); // the cursor alone keeps the database open
     let mut seen = Vec::new();
-    while let Some((key, value)) = cursor.next().unwrap() {
+    while let Some((key, value)) = cursor.next_where(|_| true).unwrap() {
         seen.push((key.to_vec(), value.to_vec()));
     }
     let old = |key: &[u8]| (key.to_vec(), b"old".to_vec());
     assert_eq!(seen, [old(b"b"), old(b"c")]);
-    assert!(cursor.next().unwrap().is_none());
+    assert!(cursor.next_where(|_| true).unwrap().is_none());
 }
 
 #[test]
@@ -231,7 +231,8 @@ fn a_closed_database_says_so() {
     assert!(matches!(a.get(b"k").err(), Some(Error::Closed)));
     assert!(matches!(a.put(b"k", b"2"), Err(Error::Closed)));
     assert!(matches!(a.multi_get(&[b"k"]).err(), Some(Error::Closed)));
-    assert!(matches!(cursor.next(), Err(Error::Closed)));
+    let after_close = cursor.next_where(|_| true).err().unwrap();
+    assert!(matches!(*after_close, Error::Closed));
     assert!(matches!(db.flush_all(), Err(Error::Closed)));
     assert!(matches!(db.create_column("b"), Err(Error::Closed)));
     drop((cursor, a, db));
@@ -372,7 +373,7 @@ fn an_error_below_rocksdb_comes_back_typed_and_passes() {
     let errors = [
         a.get(keys[40]).err().unwrap(),
         a.multi_get(&keys).err().unwrap(),
-        cursor.next().err().unwrap(),
+        *cursor.next_where(|_| true).err().unwrap(),
     ];
     for error in errors {
         let Error::RocksDb {
@@ -395,7 +396,10 @@ fn an_error_below_rocksdb_comes_back_typed_and_passes() {
         assert!(!message.contains("lazurite-cause"), "{message}");
         assert!(error.is_temporary());
     }
-    assert!(cursor.next().is_err(), "an error is not an end");
+    assert!(
+        cursor.next_where(|_| true).is_err(),
+        "an error is not an end"
+    );
     plan.disable();
     assert_eq!(a.multi_get(&keys).unwrap().len(), 64);
 }

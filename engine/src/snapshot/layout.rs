@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <root>/<job>/shared/<unique id>.sst              a RocksDB table file, named by RocksDB's unique id of its content
-//! <root>/<job>/shared/<token>.tails                the tails of files that one snapshot added
+//! <root>/<job>/shared/<token>.tails                the tails of files that one snapshot added, and of earlier ones merged in
 //! <root>/<job>/chk-<n>/manifest-<writer>-<token>   MANIFEST and OPTIONS of snapshot n
 //! <root>/<job>/chk-<n>/_metadata                   written last: the snapshot exists from here on
 //! ```

@@ -176,8 +176,11 @@ impl PendingSnapshot {
     ///
     /// # Errors
     /// [`Error::SnapshotAborted`], [`Error::SnapshotTimedOut`], [`Error::SnapshotConflict`] where another writer of the
-    /// job took the number, or what the store or the disk answered. The earlier snapshots are whole in any case, and
+    /// job has taken over, or what the store or the disk answered. The earlier snapshots are whole in any case, and
     /// the next snapshot reuses what was uploaded.
+    ///
+    /// After an error in its last step, the commit, this snapshot may exist all the same: its time ran out, or the answer was
+    /// lost, or another writer was found just after it. A later restore may then begin with it, as if it had succeeded.
     pub fn wait(mut self) -> Result<SnapshotReport> {
         match self.thread.take() {
             Some(thread) => thread.join().unwrap_or(Err(Error::Closed)),

@@ -1,9 +1,13 @@
 //! The asynchronous part of a snapshot, from the captured files to the commit.
 //!
 //! Order: table files, in parallel; then the tails of the new ones; then the manifest; then a look whether another writer
-//! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves orphans and no snapshot. After it, the
-//! catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline; neither can
-//! undo the commit, so an error there is logged and made good after the next snapshot or at the next restore.
+//! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves
+//! orphans and no snapshot.
+//!
+//! After it, the catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline;
+//! neither can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
+//! finding is reported all the same: that another writer has taken over meanwhile. The snapshot exists then, but that writer
+//! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
 use std::{
     sync::Arc,

@@ -18,12 +18,19 @@ use crate::{
 };
 
 /// The parts of a stored key.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct StoredKey<'a> {
-    pub key_group: u16,
+    /// Undecoded: a narrow number among these would cost an iteration more than all of the parsing, in copies that wait for it.
+    key_group: &'a [u8; 2],
     pub key: &'a [u8],
     pub namespace: &'a [u8],
     pub user_key: &'a [u8],
+}
+
+impl StoredKey<'_> {
+    pub(super) fn key_group(&self) -> u16 {
+        u16::from_be_bytes(*self.key_group)
+    }
 }
 
 /// Bytes before the key when its length takes one byte, as it nearly always does.
@@ -66,7 +73,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<StoredKey<'_>> {
     let (key, rest) = split_counted(rest)?;
     let (namespace, user_key) = split_counted(rest)?;
     Some(StoredKey {
-        key_group: u16::from_be_bytes(*key_group),
+        key_group,
         key,
         namespace,
         user_key,
@@ -191,7 +198,7 @@ mod tests {
             }).unwrap();
             out.extend_from_slice(&user_key);
             prop_assert_eq!(&out[..before.len()], &before);
-            let parts = StoredKey { key_group, key: &key, namespace: &namespace, user_key: &user_key };
+            let parts = StoredKey { key_group: &key_group.to_be_bytes(), key: &key, namespace: &namespace, user_key: &user_key };
             prop_assert_eq!(parse(&out[before.len()..]), Some(parts));
             prop_assert_eq!(key_group, assign_to_key_group(&key, 128));
         }

@@ -76,6 +76,27 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         })
     }
 
+    /// As [`get`](Self::get), for async code: see [`ValueState::get_async`](crate::ValueState::get_async).
+    pub fn get_async(
+        &self,
+        key: &K,
+        user_key: &UK,
+    ) -> impl Future<Output = Result<Option<UV>>> + Send + use<K, UK, UV> {
+        let own = self.table.clone();
+        let stored = self.with_entry(key, user_key, |stored| Ok(stored.to_vec()));
+        async move {
+            let MapTable {
+                table, value_codec, ..
+            } = &*own;
+            let stored = stored?;
+            let mut values = table.column.multi_get_async(&[&stored]).await?;
+            match values.pop().flatten() {
+                Some(value) => table.decode("value", value_codec, &value).map(Some),
+                None => Ok(None),
+            }
+        }
+    }
+
     /// True where the map of `key` has `user_key`. Costs a read.
     pub fn contains(&self, key: &K, user_key: &UK) -> Result<bool> {
         let table = &self.table.table;
@@ -113,7 +134,9 @@ impl<K, UK, UV> MapState<K, UK, UV> {
 
     /// True where the map of `key` has no entry. Costs a read.
     pub fn is_empty(&self, key: &K) -> Result<bool> {
-        Ok(self.key_cursor(key)?.next()?.is_none())
+        let mut cursor = self.key_cursor(key)?;
+        let first = cursor.next_where(|_| true).map_err(|error| *error)?;
+        Ok(first.is_none())
     }
 
     /// Adds a [`put`](Self::put) to `batch`.

@@ -34,7 +34,7 @@ use crate::{
 pub use batch::WriteBatch;
 pub(crate) use descriptor::check_table_name;
 pub use descriptor::{MapStateDescriptor, TableDescriptor, ValueStateDescriptor};
-pub use iter::{MapEntries, MapIter, ValueIter};
+pub use iter::{MapEntries, MapEntry, MapIter, ValueEntry, ValueIter};
 pub use map::MapState;
 pub use schema::{TableKind, TableSchema};
 pub use value::ValueState;

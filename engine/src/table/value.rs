@@ -1,17 +1,39 @@
 //! Tables with one value per key.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, pin::Pin, sync::Arc};
 
 use super::{
     Table, TableContext, TableDescriptor, WriteBatch,
     descriptor::ValueStateDescriptor,
     iter::{Scan, ValueIter},
 };
-use crate::{codec::CodecHandle, error::Result, rocks::Column};
+use crate::{
+    codec::CodecHandle,
+    error::Result,
+    rocks::{Column, Value},
+};
 
 pub(super) struct ValueTable<K: 'static, V: 'static> {
     pub(super) table: Table<K>,
     pub(super) value_codec: CodecHandle<V>,
+}
+
+impl<K, V> ValueTable<K, V> {
+    async fn get_async(&self, keys: Prefixes) -> Result<Vec<Option<V>>> {
+        let column = &self.table.column;
+        self.decode_all(column.multi_get_async(&keys.as_slices()).await?)
+    }
+
+    fn decode_all(&self, values: Vec<Option<Value<'_>>>) -> Result<Vec<Option<V>>> {
+        let ValueTable { table, value_codec } = self;
+        values
+            .into_iter()
+            .map(|value| match value {
+                Some(value) => table.decode("value", value_codec, &value).map(Some),
+                None => Ok(None),
+            })
+            .collect()
+    }
 }
 
 /// One value per key, in one namespace of a table. Cheap to clone; every method may be called from any thread at once.
@@ -74,30 +96,30 @@ impl<K, V> ValueState<K, V> {
     /// The values of many keys, in their order, for about the price of one read where they are remote. A key may be there
     /// twice. Each value is the newest at the time when it was read: with writers at work, not one point in time.
     pub fn multi_get<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<Vec<Option<V>>> {
-        let ValueTable { table, value_codec } = &*self.table;
-        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
-        for key in keys {
-            table.append_prefix(key, &self.namespace, &mut bytes)?;
-            ends.push(bytes.len());
-        }
-        let mut start = 0;
-        let keys: Vec<&[u8]> = ends
-            .into_iter()
-            .map(|end| {
-                let key = &bytes[start..end];
-                start = end;
-                key
-            })
-            .collect();
-        let values = table.column.multi_get(&keys)?;
-        values
-            .into_iter()
-            .map(|value| {
-                value
-                    .map(|value| table.decode("value", value_codec, &value))
-                    .transpose()
-            })
-            .collect()
+        let table = &self.table.table;
+        let keys = Prefixes::encode(table, &self.namespace, keys)?;
+        self.table
+            .decode_all(table.column.multi_get(&keys.as_slices())?)
+    }
+
+    /// As [`get`](Self::get), for async code: while files are remote no thread waits for the network but those of a pool
+    /// ([`cold_read_threads`](crate::RocksDbOptions::cold_read_threads)). Where all are local it reads at once, and so blocks as
+    /// long as a local read does. Needs no runtime of any kind; nothing happens before the future is polled, and a read that was
+    /// begun goes on where it is dropped.
+    pub fn get_async(&self, key: &K) -> impl Future<Output = Result<Option<V>>> + Send + use<K, V> {
+        let own = self.table.clone();
+        let keys = Prefixes::encode(&own.table, &self.namespace, [key]);
+        async move { Ok(own.get_async(keys?).await?.pop().flatten()) }
+    }
+
+    /// As [`multi_get`](Self::multi_get), for async code: see [`get_async`](Self::get_async).
+    pub fn multi_get_async<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a K>,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<Option<V>>>> + Send>> {
+        let own = self.table.clone();
+        let keys = Prefixes::encode(&own.table, &self.namespace, keys);
+        Box::pin(async move { own.get_async(keys?).await })
     }
 
     /// True where `key` has a value. Costs a read.
@@ -171,6 +193,35 @@ impl<K, V> ValueState<K, V> {
             scan,
             table: self.table.clone(),
         })
+    }
+}
+
+/// Encoded keys, one after another.
+struct Prefixes {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Prefixes {
+    fn encode<'a, K: 'a>(
+        table: &Table<K>,
+        namespace: &[u8],
+        keys: impl IntoIterator<Item = &'a K>,
+    ) -> Result<Self> {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for key in keys {
+            table.append_prefix(key, namespace, &mut bytes)?;
+            ends.push(bytes.len());
+        }
+        Ok(Prefixes { bytes, ends })
+    }
+
+    fn as_slices(&self) -> Vec<&[u8]> {
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        starts
+            .zip(&self.ends)
+            .map(|(start, end)| &self.bytes[start..*end])
+            .collect()
     }
 }
 

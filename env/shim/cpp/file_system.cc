@@ -368,7 +368,10 @@ IOStatus EnvFileSystem::AbortIO(std::vector<void*>& handles) {
 void EnvFileSystem::SupportedOps(int64_t& supported_ops) {
   // Asynchronous reads for the files that Rust reads; a local file refuses each one and RocksDB reads at once. Prefetch
   // for the local ones, as POSIX does; a file of Rust may refuse it in the same way.
-  supported_ops = (1 << FSSupportedOps::kAsyncIO) | (1 << FSSupportedOps::kFSPrefetch);
+  // A block that does not match its checksum is read once more: a file of Rust then asks its store anew, and drops what a
+  // cache has of it; a local file reads what it read before.
+  supported_ops = (1 << FSSupportedOps::kAsyncIO) | (1 << FSSupportedOps::kFSPrefetch) |
+                  (1 << FSSupportedOps::kVerifyAndReconstructRead);
 }
 
 }  // namespace lazurite

@@ -51,7 +51,11 @@ uint8_t ToBlock(IOType type) {
   }
 }
 
-lz_hint ToHint(const IOOptions& options) { return lz_hint{ToActivity(options.io_activity), ToBlock(options.type)}; }
+lz_hint ToHint(const IOOptions& options) {
+  // Set where RocksDB reads a block again whose checksum did not match, whoever reads it.
+  constexpr uint8_t kReread = 8;
+  return lz_hint{options.verify_and_reconstruct_read ? kReread : ToActivity(options.io_activity), ToBlock(options.type)};
+}
 
 // RocksDB gives no buffer where it trusts the file to hand out its own memory (mmap reads, kFSBuffer): ours does not.
 IOStatus NoBuffer() { return IOStatus::InvalidArgument("a file that is not local cannot be read by mmap"); }

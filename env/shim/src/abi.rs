@@ -179,6 +179,7 @@ impl From<Hint> for ReadHint {
                 5 => Activity::Flush,
                 6 => Activity::Open,
                 7 => Activity::Verify,
+                8 => Activity::Reread,
                 _ => Activity::Unknown,
             },
             block: match hint.block {

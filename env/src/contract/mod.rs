@@ -4,6 +4,7 @@
 
 mod bytes;
 mod names;
+mod sparse;
 
 use std::{
     path::{Path, PathBuf},
@@ -38,6 +39,10 @@ pub fn check_env(make: &dyn Fn() -> (Arc<dyn Env>, PathBuf)) {
         names::free_space,
         names::native_paths,
         bytes::many_threads,
+        sparse::reads_and_writes,
+        sparse::holes,
+        sparse::names_and_handles,
+        sparse::many_threads,
         names::sugar_directories,
         names::sugar_files,
     ];

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -11,7 +12,7 @@ use std::{
 use super::plan::{Decision, FaultPlan, Share};
 use crate::{
     DirEntry, Env, FileLock, Op, PendingRead, RandomFile, RangeRead, ReadHint, Result,
-    SequentialFile, Stat, WritableFile,
+    SequentialFile, SparseFile, Stat, WritableFile,
 };
 
 /// An Env on which things go wrong as a [`FaultPlan`] says; with a plan that lets all pass, the Env that it wraps.
@@ -97,6 +98,26 @@ impl Point {
             Decision::Pass | Decision::Torn(..) | Decision::Corrupt(_) => read(len),
         }
     }
+
+    /// Runs a write of `data`, of which a prefix may be all that is written.
+    fn write(&self, op: Op, data: &[u8], mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        match self.decide(op) {
+            Decision::Fail(kind) => Err(FaultPlan::error(kind, op, &self.path)),
+            Decision::FailAfter(kind) => {
+                let _ = write(data);
+                Err(FaultPlan::error(kind, op, &self.path))
+            }
+            Decision::Torn(kind, share) => {
+                write(&data[..share.of(data.len())])?;
+                Err(FaultPlan::error(kind, op, &self.path))
+            }
+            Decision::Delay(time) => {
+                thread::sleep(time);
+                write(data)
+            }
+            Decision::Pass | Decision::Short(_) | Decision::Corrupt(_) => write(data),
+        }
+    }
 }
 
 /// A kernel that reads anything reads at least a byte: none would be the end of the file.
@@ -127,6 +148,12 @@ impl Env for FaultEnv {
     fn open_append(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
         let point = self.at(path);
         let file = point.run(Op::OpenAppend, || self.inner.open_append(path))?;
+        Ok(Box::new(Faulty { point, file }))
+    }
+
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        let point = self.at(path);
+        let file = point.run(Op::OpenSparse, || self.inner.open_sparse(path))?;
         Ok(Box::new(Faulty { point, file }))
     }
 
@@ -295,22 +322,8 @@ impl RandomFile for Faulty<dyn RandomFile> {
 #[deny(clippy::missing_trait_methods)]
 impl WritableFile for Faulty<dyn WritableFile> {
     fn append(&mut self, data: &[u8]) -> Result<()> {
-        match self.point.decide(Op::Append) {
-            Decision::Fail(kind) => Err(FaultPlan::error(kind, Op::Append, &self.point.path)),
-            Decision::FailAfter(kind) => {
-                let _ = self.file.append(data);
-                Err(FaultPlan::error(kind, Op::Append, &self.point.path))
-            }
-            Decision::Torn(kind, share) => {
-                self.file.append(&data[..share.of(data.len())])?;
-                Err(FaultPlan::error(kind, Op::Append, &self.point.path))
-            }
-            Decision::Delay(time) => {
-                thread::sleep(time);
-                self.file.append(data)
-            }
-            Decision::Pass | Decision::Short(_) | Decision::Corrupt(_) => self.file.append(data),
-        }
+        let Faulty { point, file } = self;
+        point.write(Op::Append, data, |part| file.append(part))
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -339,5 +352,43 @@ impl WritableFile for Faulty<dyn WritableFile> {
     fn close(&mut self) -> Result<()> {
         let Faulty { point, file } = self;
         point.run(Op::Close, || file.close())
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+impl SparseFile for Faulty<dyn SparseFile> {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        self.point
+            .read(buf.len(), |len| self.file.read_at(offset, &mut buf[..len]))
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.point
+            .write(Op::WriteAt, data, |part| self.file.write_at(offset, part))
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        self.point
+            .run(Op::PunchHole, || self.file.punch_hole(range))
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        self.point.run(Op::Truncate, || self.file.truncate(len))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.point.run(Op::Sync, || self.file.sync())
+    }
+
+    fn len(&self) -> Result<u64> {
+        self.point.run(Op::FileLen, || self.file.len())
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        self.point.run(Op::FileLen, || self.file.is_empty())
+    }
+
+    fn allocated(&self) -> Result<u64> {
+        self.point.run(Op::Allocated, || self.file.allocated())
     }
 }

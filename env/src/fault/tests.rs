@@ -43,6 +43,26 @@ fn a_torn_append_writes_a_prefix() {
 }
 
 #[test]
+fn a_sparse_file_fails_like_any_other() {
+    let (mem, env, plan) = broken();
+    let file = env.open_sparse(path()).unwrap();
+    plan.fail_nth(1, Effect::Torn(ErrorKind::NoSpace));
+    file.write_at(2, b"..").unwrap();
+    let e = file.write_at(10, &[b'x'; 1000]).unwrap_err();
+    assert_eq!((e.kind(), e.operation()), (ErrorKind::NoSpace, "write_at"));
+    let bytes = mem.read_to_vec(path(), 2000).unwrap();
+    assert!(bytes.starts_with(b"01..456789") && bytes.len() < 1010);
+    plan.fail_from(0, Effect::Short);
+    let n = file.read_at(0, &mut [0; 10]).unwrap();
+    assert!((1..10).contains(&n));
+    plan.set_filter(|op| op == Op::PunchHole, "");
+    plan.fail_nth(0, ErrorKind::Unsupported);
+    let e = file.punch_hole(0..10).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Unsupported);
+    assert!(file.read_at(0, &mut [0; 10]).is_ok() && env.open_sparse(path()).is_ok());
+}
+
+#[test]
 fn a_short_read_gives_fewer_bytes_and_at_least_one() {
     let (_, env, plan) = broken();
     let file = env.open_random(path()).unwrap();

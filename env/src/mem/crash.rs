@@ -1,11 +1,14 @@
 //! What a power cut leaves of a [`MemEnv`](super::MemEnv): the model that the module head of `mem` states.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
 use super::{
-    file::{Disk, MemFile, State},
+    file::{Disk, MemFile, PAGE_BYTES, State},
     tree::{Dir, DirId, Name, Node, ROOT, Tree},
 };
 
@@ -91,33 +94,70 @@ impl PowerCut<'_> {
             linked.link();
             return linked.clone();
         }
-        let bytes = self.bytes(&file.read());
-        let new = MemFile::with_bytes(self.disk, bytes, 1);
+        let state = file.read();
+        let bytes = self.bytes(&state);
+        let holes = self.holes(&state, &bytes);
+        let new = MemFile::with_bytes(self.disk, bytes, holes);
         self.files.insert(file.number(), new.clone());
         new
     }
 
     fn bytes(&mut self, file: &State) -> Vec<u8> {
-        let durable = &file.bytes[..file.durable_prefix];
         let back_to_sync = match self.fate {
             Fate::LoseAll => true,
-            Fate::KeepAll => false,
+            Fate::KeepAll => return file.bytes.clone(),
             Fate::Random => !file.cut_tail.is_empty() && self.rng.random(),
         };
         if back_to_sync {
-            return [durable, &file.cut_tail].concat();
-        }
-        if self.fate == Fate::KeepAll {
-            return file.bytes.clone();
+            return [file.durable(), file.cut_tail.clone()].concat();
         }
         let mut bytes = file.bytes.clone();
+        for (page, old) in &file.overwritten {
+            self.mix(&mut bytes[page * PAGE_BYTES..][..old.len()], old);
+        }
+        let durable = file.durable_prefix;
         match self.rng.random_range(0..4) {
-            0 => bytes.truncate(durable.len()),
+            0 => bytes.truncate(durable),
             1 => {}
-            2 => bytes.truncate(self.rng.random_range(durable.len()..=bytes.len())),
-            _ => self.tear(&mut bytes, durable.len()),
+            2 => bytes.truncate(self.rng.random_range(durable..=bytes.len())),
+            _ => self.tear(&mut bytes, durable),
         }
         bytes
+    }
+
+    /// Leaves of a page that was written over the new bytes, the old ones, or some sectors of either.
+    fn mix(&mut self, page: &mut [u8], old: &[u8]) {
+        match self.rng.random_range(0..3) {
+            0 => page.copy_from_slice(old),
+            1 => {}
+            _ => {
+                let sectors = page.chunks_mut(SECTOR_BYTES).zip(old.chunks(SECTOR_BYTES));
+                for (sector, old) in sectors {
+                    if self.rng.random() {
+                        sector.copy_from_slice(old);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Which pages of `bytes` are holes: of those that read as zero any, in a file that has or had holes.
+    fn holes(&mut self, file: &State, bytes: &[u8]) -> BTreeSet<usize> {
+        if self.fate == Fate::KeepAll {
+            return file.holes.clone();
+        }
+        if file.holes.is_empty() && file.overwritten.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut holes = BTreeSet::new();
+        for (page, bytes) in bytes.chunks(PAGE_BYTES).enumerate() {
+            let zero = bytes.iter().all(|byte| *byte == 0);
+            let certain = self.fate == Fate::LoseAll || file.holes.contains(&page);
+            if zero && (certain || self.rng.random()) {
+                holes.insert(page);
+            }
+        }
+        holes
     }
 
     /// Leaves of the bytes from `begin` on any number, and of their sectors any one whole, zero or garbage.

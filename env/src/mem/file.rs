@@ -3,7 +3,9 @@
 //! A file is what a name stands for, as an inode is: handles keep it when its name is gone.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -13,8 +15,8 @@ use std::{
 };
 
 use crate::{
-    Error, ErrorKind, FileKind, FileLock, RandomFile, ReadHint, Result, SequentialFile, Stat,
-    WritableFile,
+    Error, ErrorKind, FileKind, FileLock, RandomFile, ReadHint, Result, SequentialFile, SparseFile,
+    Stat, WritableFile,
 };
 
 /// What the files of one Env share: the space they take, and the time.
@@ -76,43 +78,112 @@ pub(super) struct MemFile {
     state: RwLock<State>,
 }
 
-/// Invariants: `durable_prefix <= bytes.len()`; what is durable is `bytes[..durable_prefix]`, then `cut_tail`; the disk
-/// is charged for `bytes` while there is a link or a handle.
+/// The block of this disk: what a hole frees, and what a power cut loses or keeps of overwritten bytes.
+pub(super) const PAGE_BYTES: usize = 4096;
+
+/// Invariants: `durable_prefix <= bytes.len()`; what is durable is [`durable`](State::durable), then `cut_tail`; the disk is
+/// charged for `bytes` without `holes` while there is a link or a handle; the bytes of a hole are zero.
 pub(super) struct State {
     pub(super) bytes: Vec<u8>,
     pub(super) durable_prefix: usize,
     /// Durable bytes that a truncation cut off, while it is not durable itself.
     pub(super) cut_tail: Vec<u8>,
+    /// Pages below `durable_prefix` that were written over since the last sync, by number: what is durable of them.
+    pub(super) overwritten: BTreeMap<usize, Vec<u8>>,
+    /// Pages that take no space.
+    pub(super) holes: BTreeSet<usize>,
     links: u64,
     handles: u64,
     locked: bool,
-    /// Counts truncations: with the file's number it tells contents apart.
+    /// Counts the changes other than appends: with the file's number it tells contents apart.
     generation: u64,
     modified: SystemTime,
+}
+
+impl State {
+    /// The durable bytes below `durable_prefix`.
+    pub(super) fn durable(&self) -> Vec<u8> {
+        let mut bytes = self.bytes[..self.durable_prefix].to_vec();
+        for (page, old) in &self.overwritten {
+            let begin = page * PAGE_BYTES;
+            bytes[begin..begin + old.len()].copy_from_slice(old);
+        }
+        bytes
+    }
+
+    /// What the file takes of the disk.
+    fn charge(&self) -> u64 {
+        let len = self.bytes.len();
+        let mut holes = self.holes.len() * PAGE_BYTES;
+        let last = len / PAGE_BYTES;
+        if !len.is_multiple_of(PAGE_BYTES) && self.holes.contains(&last) {
+            holes -= (last + 1) * PAGE_BYTES - len;
+        }
+        (len - holes) as u64
+    }
+
+    /// Remembers what is durable of `page` before it is changed.
+    fn overwrite(&mut self, page: usize) {
+        let begin = page * PAGE_BYTES;
+        let end = (begin + PAGE_BYTES).min(self.durable_prefix);
+        if begin < end && !self.overwritten.contains_key(&page) {
+            let old = self.bytes[begin..end].to_vec();
+            self.overwritten.insert(page, old);
+        }
+    }
+
+    /// Changes the length; what is new is zero, and its whole pages are holes where `sparse`.
+    fn resize(&mut self, len: usize, sparse: bool) {
+        if len < self.durable_prefix {
+            let mut tail = self.durable().split_off(len);
+            tail.append(&mut self.cut_tail);
+            self.cut_tail = tail;
+            self.durable_prefix = len;
+            let first_cut = len.div_ceil(PAGE_BYTES);
+            self.overwritten.split_off(&first_cut);
+            if let Some(old) = self.overwritten.get_mut(&(len / PAGE_BYTES)) {
+                old.truncate(len % PAGE_BYTES);
+            }
+        }
+        let old_pages = self.bytes.len().div_ceil(PAGE_BYTES);
+        let pages = len.div_ceil(PAGE_BYTES);
+        self.bytes.resize(len, 0);
+        self.holes.split_off(&pages);
+        if sparse {
+            self.holes.extend(old_pages..pages);
+        }
+    }
 }
 
 impl MemFile {
     /// An empty file with one name.
     pub(super) fn new(disk: &Arc<Disk>) -> Arc<Self> {
-        Self::with_bytes(disk, Vec::new(), 1)
+        Self::with_bytes(disk, Vec::new(), BTreeSet::new())
     }
 
-    /// A file whose bytes are all durable. They are charged also where they do not fit.
-    pub(super) fn with_bytes(disk: &Arc<Disk>, bytes: Vec<u8>, links: u64) -> Arc<Self> {
-        disk.used.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    /// A file with one name whose bytes are all durable. They are charged also where they do not fit.
+    pub(super) fn with_bytes(
+        disk: &Arc<Disk>,
+        bytes: Vec<u8>,
+        holes: BTreeSet<usize>,
+    ) -> Arc<Self> {
+        let state = State {
+            durable_prefix: bytes.len(),
+            bytes,
+            cut_tail: Vec::new(),
+            overwritten: BTreeMap::new(),
+            holes,
+            links: 1,
+            handles: 0,
+            locked: false,
+            generation: 0,
+            modified: disk.tick(),
+        };
+        disk.used.fetch_add(state.charge(), Ordering::Relaxed);
         Arc::new(MemFile {
             number: NEXT_FILE.fetch_add(1, Ordering::Relaxed),
             disk: disk.clone(),
-            state: RwLock::new(State {
-                durable_prefix: bytes.len(),
-                bytes,
-                cut_tail: Vec::new(),
-                links,
-                handles: 0,
-                locked: false,
-                generation: 0,
-                modified: disk.tick(),
-            }),
+            state: RwLock::new(state),
         })
     }
 
@@ -152,13 +223,17 @@ impl MemFile {
     /// in memory for longer, for a power cut to bring them back.
     fn release(&self, state: &State) {
         if state.links == 0 && state.handles == 0 {
-            self.disk.give_back(state.bytes.len() as u64);
+            self.disk.give_back(state.charge());
         }
     }
 
     /// Appends what fits and says how much that was.
     fn append(&self, data: &[u8]) -> usize {
         let mut state = self.write();
+        if !state.holes.is_empty() {
+            let end = state.bytes.len();
+            return self.write_pages(&mut state, end, data);
+        }
         // No more than `data.len()`, so it fits.
         let fits = self.disk.take(data.len() as u64) as usize;
         state.bytes.extend_from_slice(&data[..fits]);
@@ -170,32 +245,88 @@ impl MemFile {
         let mut state = self.write();
         state.durable_prefix = state.bytes.len();
         state.cut_tail = Vec::new();
+        state.overwritten.clear();
     }
 
     /// `false`: the disk has no room for the longer file.
-    fn truncate(&self, len: usize) -> bool {
+    fn truncate(&self, len: usize, sparse: bool) -> bool {
         let mut state = self.write();
-        let old = state.bytes.len();
-        if len > old {
-            let more = (len - old) as u64;
-            let got = self.disk.take(more);
-            if got < more {
+        self.resize(&mut state, len, sparse)
+    }
+
+    /// `false`, with the file as it was: the disk has no room for the longer one.
+    fn resize(&self, state: &mut State, len: usize, sparse: bool) -> bool {
+        let (old, before) = (state.bytes.len(), state.charge());
+        state.resize(len, sparse);
+        let after = state.charge();
+        if after > before {
+            let got = self.disk.take(after - before);
+            if got < after - before {
                 self.disk.give_back(got);
+                state.resize(old, sparse);
                 return false;
             }
         } else {
-            self.disk.give_back((old - len) as u64);
+            self.disk.give_back(before - after);
         }
-        if len < state.durable_prefix {
-            let mut tail = state.bytes[len..state.durable_prefix].to_vec();
-            tail.append(&mut state.cut_tail);
-            state.cut_tail = tail;
-            state.durable_prefix = len;
-        }
-        state.bytes.resize(len, 0);
         state.generation += 1;
         state.modified = self.disk.tick();
         true
+    }
+
+    fn write_at(&self, offset: usize, data: &[u8]) -> usize {
+        self.write_pages(&mut self.write(), offset, data)
+    }
+
+    /// Writes page by page what the disk has room for, and says how much that was.
+    fn write_pages(&self, state: &mut State, offset: usize, data: &[u8]) -> usize {
+        let end = offset + data.len();
+        if end > state.bytes.len() && !self.resize(state, end, true) {
+            return 0;
+        }
+        let mut at = offset;
+        while at < end {
+            let page = at / PAGE_BYTES;
+            if state.holes.contains(&page) {
+                let begin = page * PAGE_BYTES;
+                let needed = (state.bytes.len() - begin).min(PAGE_BYTES) as u64;
+                let got = self.disk.take(needed);
+                if got < needed {
+                    self.disk.give_back(got);
+                    break;
+                }
+                state.holes.remove(&page);
+            }
+            state.overwrite(page);
+            let to = end.min((page + 1) * PAGE_BYTES);
+            state.bytes[at..to].copy_from_slice(&data[at - offset..to - offset]);
+            at = to;
+        }
+        state.generation += 1;
+        state.modified = self.disk.tick();
+        at - offset
+    }
+
+    fn punch_hole(&self, range: Range<usize>) {
+        let mut guard = self.write();
+        let state = &mut *guard;
+        let before = state.charge();
+        let mut at = range.start;
+        while at < range.end.min(state.bytes.len()) {
+            let page = at / PAGE_BYTES;
+            let (begin, end) = (page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+            let to = end.min(range.end);
+            state.overwrite(page);
+            let zero = at..to.min(state.bytes.len());
+            state.bytes[zero].fill(0);
+            if at == begin && to == end {
+                state.holes.insert(page);
+            }
+            at = to;
+        }
+        self.disk.give_back(before - state.charge());
+        state.generation += 1;
+        state.modified = self.disk.tick();
     }
 }
 
@@ -335,7 +466,7 @@ impl WritableFile for MemWriter {
             let message = "longer than memory can be";
             return Err(self.error(ErrorKind::NoSpace, "truncate", message));
         };
-        if !file.truncate(bytes) {
+        if !file.truncate(bytes, false) {
             let message = "the capacity of this memory Env is used up";
             return Err(self.error(ErrorKind::NoSpace, "truncate", message));
         }
@@ -351,6 +482,72 @@ impl WritableFile for MemWriter {
         self.file("close")?;
         self.file = None;
         Ok(())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct MemSparse {
+    file: MemReader,
+    path: PathBuf,
+}
+
+impl MemSparse {
+    pub(super) fn new(file: Handle, path: &Path) -> Self {
+        MemSparse {
+            file: MemReader(file),
+            path: path.to_owned(),
+        }
+    }
+
+    fn file(&self) -> &MemFile {
+        &self.file.0.0
+    }
+
+    fn no_space(&self, operation: &'static str) -> Error {
+        let message = "the capacity of this memory Env is used up";
+        Error::new(ErrorKind::NoSpace, operation, &self.path, message)
+    }
+}
+
+impl SparseFile for MemSparse {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
+        Ok(self.file.read(offset, buf))
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let end = usize::try_from(offset)
+            .ok()
+            .and_then(|begin| begin.checked_add(data.len()));
+        match end {
+            Some(end) if self.file().write_at(end - data.len(), data) == data.len() => Ok(()),
+            _ => Err(self.no_space("write")),
+        }
+    }
+
+    fn punch_hole(&self, range: Range<u64>) -> Result<()> {
+        let clamp = |at| usize::try_from(at).unwrap_or(usize::MAX - PAGE_BYTES);
+        self.file().punch_hole(clamp(range.start)..clamp(range.end));
+        Ok(())
+    }
+
+    fn truncate(&self, len: u64) -> Result<()> {
+        match usize::try_from(len) {
+            Ok(len) if self.file().truncate(len, true) => Ok(()),
+            _ => Err(self.no_space("truncate")),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.file().sync();
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        RandomFile::len(&self.file)
+    }
+
+    fn allocated(&self) -> Result<u64> {
+        Ok(self.file().read().charge())
     }
 }
 

@@ -3,13 +3,15 @@
 //! # What is modelled
 //! * **Bytes.** A file remembers which prefix of it [`WritableFile::sync`] made durable, and the durable bytes that were
 //!   cut off since. What was appended after it may be lost, kept whole, cut anywhere, or, sector by sector of 512 bytes,
-//!   be kept, zero or garbage. A file that was cut since its last sync may also come back as it was at that sync.
+//!   be kept, zero or garbage. A file that was cut since its last sync may also come back as it was at that sync. Of synced
+//!   bytes that a [`SparseFile`] wrote over or punched since, each page of 4 KiB is, on its own, the old one, the new one, or
+//!   sector by sector either.
 //! * **Names.** A directory remembers for each name every state it had since the last [`Env::sync_dir`]: missing, or a
 //!   certain file or directory. A power cut leaves one of these states, for each name on its own: un-synced operations
 //!   on different names are in no order, so that a renamed file may be found under both names, or under none.
 //! * What lies in a directory is lost with the directory's own name, also where it was synced itself.
-//! * **Not modelled:** bytes of a *synced* range never change, neither when the sector that they share with un-synced
-//!   ones is torn, nor by rot. A sync never fails. Of more than eight un-synced states of one name, the oldest but the
+//! * **Not modelled:** bytes of a *synced* range that nobody wrote over never change, neither when the sector that they share
+//!   with un-synced ones is torn, nor by rot. A sync never fails. Of more than eight un-synced states of one name, the oldest but the
 //!   durable one are forgotten. A directory that could be found in two places is kept in one of them.
 //!
 //! Paths are resolved lexically from one root; a relative one starts there too. There are no symbolic links. Times are
@@ -28,12 +30,12 @@ use std::{
     time::SystemTime,
 };
 
-use file::{Disk, Handle, MemFile, MemLock, MemReader, MemSequential, MemWriter};
+use file::{Disk, Handle, MemFile, MemLock, MemReader, MemSequential, MemSparse, MemWriter};
 use tree::{Node, Tree};
 
 use crate::{
-    DirEntry, Env, Error, ErrorKind, FileKind, FileLock, RandomFile, Result, SequentialFile, Stat,
-    WritableFile,
+    DirEntry, Env, Error, ErrorKind, FileKind, FileLock, RandomFile, Result, SequentialFile,
+    SparseFile, Stat, WritableFile,
 };
 
 /// What [`Env::free_space`] tells of a [`MemEnv`] without a capacity: 1 PiB.
@@ -134,6 +136,11 @@ impl Env for MemEnv {
     fn open_append(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
         let file = self.open_or_create("open", path)?;
         Ok(Box::new(MemWriter::new(file, path)))
+    }
+
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        let file = self.open_or_create("open sparse", path)?;
+        Ok(Box::new(MemSparse::new(file, path)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {

@@ -177,6 +177,75 @@ fn a_full_disk_takes_what_fits() {
     assert_eq!(env.crash_clone(1).free_space(root()).unwrap(), 6);
 }
 
+#[test]
+fn overwritten_pages_are_lost_or_kept_each_on_its_own() {
+    let env = MemEnv::new();
+    let file = env.open_sparse(Path::new("/a")).unwrap();
+    file.write_at(0, &[1; 4 * 4096]).unwrap();
+    file.sync().unwrap();
+    env.sync_dir(root()).unwrap();
+    file.write_at(100, &[2; 3 * 4096]).unwrap();
+    file.punch_hole(3 * 4096..4 * 4096).unwrap();
+    let page = |bytes: &[u8], page: usize| bytes[page * 4096 + 2048];
+    let lost = read(&env.crash_clone(0), "/a").unwrap();
+    assert!(lost == [1; 4 * 4096]);
+    let kept = read(&env.crash_clone(1), "/a").unwrap();
+    assert_eq!([0, 1, 2, 3].map(|p| page(&kept, p)), [2, 2, 2, 0]);
+    assert_eq!((kept[99], kept[100]), (1, 2));
+    let (mut seen, mut torn) = (BTreeSet::new(), 0);
+    for seed in 2..400 {
+        let bytes = read(&env.crash_clone(seed), "/a").unwrap();
+        assert!(bytes[..100] == [1; 100]);
+        seen.insert([0, 1, 2, 3].map(|p| page(&bytes, p)));
+        let second = &bytes[4096..2 * 4096];
+        torn += usize::from(second.iter().any(|b| *b != second[0]));
+    }
+    assert_eq!(seen.len(), 16);
+    assert!(torn > 0);
+    file.sync().unwrap();
+    assert!(read(&env.crash_clone(0), "/a").unwrap() == kept);
+    // Cut while pages are not durable: what comes back is what was synced.
+    file.write_at(0, &[3; 4 * 4096]).unwrap();
+    file.truncate(5000).unwrap();
+    assert!(read(&env.crash_clone(0), "/a").unwrap() == kept);
+    for seed in 2..50 {
+        let bytes = read(&env.crash_clone(seed), "/a").unwrap();
+        assert!(bytes.len() == 5000 || bytes == kept);
+    }
+}
+
+#[test]
+fn holes_take_no_space_and_may_come_back_as_blocks() {
+    let env = MemEnv::with_capacity(3 * 4096);
+    let free = |env: &MemEnv| env.free_space(root()).unwrap();
+    let file = env.open_sparse(Path::new("/a")).unwrap();
+    file.truncate(100 * 4096 + 10).unwrap();
+    assert_eq!((free(&env), file.allocated().unwrap()), (3 * 4096, 0));
+    file.write_at(4096 - 1, b"ab").unwrap();
+    file.write_at(100 * 4096, b"end").unwrap();
+    assert_eq!(file.allocated().unwrap(), 2 * 4096 + 10);
+    let e = file.write_at(50 * 4096 - 5, &[9; 10]).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NoSpace);
+    assert_eq!(free(&env), 4096 - 10);
+    file.punch_hole(0..2 * 4096).unwrap();
+    assert_eq!(free(&env), 3 * 4096 - 10);
+    let mut allocated = BTreeSet::new();
+    for seed in 0..40 {
+        let after = env.crash_clone(seed);
+        if read(&after, "/a").is_some() {
+            let file = after.open_sparse(Path::new("/a")).unwrap();
+            allocated.insert(file.allocated().unwrap());
+        }
+    }
+    assert!(
+        allocated.contains(&10) && allocated.len() > 1,
+        "{allocated:?}"
+    );
+    drop(file);
+    env.delete(Path::new("/a")).unwrap();
+    assert_eq!(free(&env), 3 * 4096);
+}
+
 /// One step on the names `a` to `d` of two directories.
 #[derive(Debug, Clone)]
 enum Step {

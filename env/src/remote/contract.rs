@@ -259,6 +259,17 @@ impl Check<'_> {
         let many = self.names(&root.join("many").unwrap()).await;
         assert_eq!(many.len(), 30);
         assert_eq!((&many[0], &many[29]), (&object("00", 0), &object("29", 0)));
+        self.put("list/many/10-below/object", "").await;
+        let prefix = root.join("many").unwrap();
+        let many = self.names(&prefix).await;
+        // What is likely need not be there. So many names make several requests of it, where the store gives out pages.
+        let likely: Vec<String> = (0..3000).map(|i| format!("{i:04}")).collect();
+        let mut likely: Vec<&str> = likely.iter().map(String::as_str).rev().collect();
+        likely.extend(["00", "29"]);
+        for likely in [&likely[..], &[]] {
+            let listed = self.store.list_likely(&prefix, likely).await.unwrap();
+            assert_eq!(listed, many, "by {} likely names", likely.len());
+        }
     }
 
     /// Removes everything that the checks wrote, and looks whether it is gone.

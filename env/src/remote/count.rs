@@ -444,6 +444,12 @@ impl RemoteStore for CountingStore {
         self.count(RequestKind::List, shown, request, |_| 0).await
     }
 
+    async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
+        let request = self.inner.list_likely(prefix, likely);
+        self.count(RequestKind::List, prefix.as_str(), request, |_| 0)
+            .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         let request = self.inner.delete(key);
         self.count(RequestKind::Delete, key.as_str(), request, |()| 0)

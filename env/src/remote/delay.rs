@@ -242,6 +242,11 @@ impl RemoteStore for DelayStore {
         self.inner.list(prefix).await
     }
 
+    async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
+        self.wait().await;
+        self.inner.list_likely(prefix, likely).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         self.wait().await;
         self.inner.delete(key).await

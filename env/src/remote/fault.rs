@@ -129,6 +129,11 @@ impl RemoteStore for FaultStore {
         self.decided(Op::ObjectList, path, request).await
     }
 
+    async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
+        let request = self.inner.list_likely(prefix, likely);
+        self.decided(Op::ObjectList, prefix.as_str(), request).await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         let request = self.inner.delete(key);
         self.decided(Op::ObjectDelete, key.as_str(), request).await

@@ -53,7 +53,7 @@ fn sweep_all<S>(
     let faults: &[Fault] = match ops {
         Ops::Remote => &REMOTE,
         Ops::Lookups => &LOOKUPS,
-        Ops::Local => &LOCAL,
+        Ops::Local | Ops::Cache => &LOCAL,
     };
     for fault in faults {
         let Swept { injected, errors } = sweep(name, ops, *fault, &prepare, &run);
@@ -330,6 +330,29 @@ fn local_reopen() {
 #[test]
 fn local_reopen_with_log() {
     reopen(Ops::Local, Durability::Wal, 200);
+}
+
+/// What is kept of remote files is a convenience: where its disk breaks, reads go to the store, and no error ever shows.
+#[test]
+fn no_fault_of_the_cache_is_ever_an_error() {
+    let (template, model) = stored();
+    let prepare = || (template.fork(), model.clone());
+    for fault in LOCAL {
+        let swept = sweep("cache", Ops::Cache, fault, prepare, |rig, model| {
+            // Filled by the first, used by the second; what is left of a fault is found by the third.
+            for _ in 0..3 {
+                let backend = rig.builder().load_policy(LoadPolicy::OnDemand).open()?;
+                check(&backend, &model)?;
+            }
+            Ok(())
+        });
+        assert_eq!(swept.errors, 0, "{fault:?}");
+        let at_least = match fault {
+            Fault::Once(Effect::Torn(_) | Effect::Short) => 5,
+            _ => 20,
+        };
+        assert!(swept.injected >= at_least, "{fault:?}: {swept:?}");
+    }
 }
 
 /// RocksDB opens the table files behind an open, and an error there once made it wait for ever when it closed: see

@@ -1,6 +1,8 @@
 //! The engine from outside, as its users see it.
 
+mod asynchronous;
 mod batches;
+mod cache;
 mod costs;
 mod faults;
 mod kept;

@@ -167,9 +167,9 @@ fn storm(seed: u64, template: &MemoryStore) {
         .download(DownloadOptions {
             parallel_files: 2,
             chunk_bytes: 8 << 10,
-            keep_free_bytes: 0,
             ..DownloadOptions::default()
         })
+        .min_free_disk_bytes(0)
         .retained_snapshots(1 + (seed % 2) as usize)
         .open()
         .unwrap();
@@ -293,10 +293,7 @@ fn own_threads(dir: &Path, store: &MemoryStore) -> StateBackendBuilder {
     StateBackend::builder(dir)
         .job("job")
         .remote_store(slow(store, 2, 2_000_000))
-        .download(DownloadOptions {
-            keep_free_bytes: 0,
-            ..DownloadOptions::default()
-        })
+        .min_free_disk_bytes(0)
 }
 
 fn use_all_of(backend: &StateBackend, salt: u64) {

@@ -1,6 +1,6 @@
 //! What is served is right.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lazurite::{LoadPolicy, RocksDbOptions, SnapshotOptions, StateBackendBuilder};
 use lazurite_env::remote::{RequestKind, RequestOutcome};
@@ -14,6 +14,7 @@ fn quiet(builder: StateBackendBuilder, job: &str) -> StateBackendBuilder {
     let _ = *ENDPOINT;
     builder
         .job(job)
+        .cache_bytes(64 << 20)
         .load_policy(LoadPolicy::OnDemand)
         .rocksdb(RocksDbOptions {
             auto_compactions: false,
@@ -40,6 +41,11 @@ pub fn life(job: &str) -> World {
     for key in 0..KEYS {
         assert_eq!(table.get(&key).unwrap().unwrap(), value(key, 1, 100));
     }
+    drop((table, backend));
+    // The same blocks from the chunk cache, and the rest of their files from the store.
+    let backend = quiet(world.builder(), job).open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    table.get(&0).unwrap().unwrap();
     backend.wait_until_local().unwrap();
     drop((table, backend));
     world.lose_disk();
@@ -131,6 +137,34 @@ fn a_cold_restore_and_its_reads_are_in_the_figures() {
         let count = of("lazurite_restore_phase_seconds_count", &[("phase", phase)]);
         assert_eq!(count, if phase == "fetch" { 1.0 } else { 2.0 }, "{phase}");
     }
+
+    // What a read brought is kept behind it.
+    let until = Instant::now() + Duration::from_secs(30);
+    while scrape().value("lazurite_chunk_cache_bytes", &[("backend", job)]) == 0.0 {
+        assert!(Instant::now() < until, "nothing is kept");
+    }
+    drop((table, backend));
+
+    // Kept on the disk: no request, and a hit.
+    let backend = quiet(world.builder(), job).open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    table.get(&0).unwrap().unwrap();
+    let t = scrape();
+    let of = |name: &str, labels: &[(&str, &str)]| {
+        t.value(name, &[&[("backend", job)], labels].concat())
+    };
+    let chunk_gets = [("tier", "chunk"), ("activity", "get")];
+    assert_eq!(of("lazurite_reads_total", &chunk_gets), 1.0);
+    assert_eq!(of("lazurite_read_seconds_count", &chunk_gets), 1.0);
+    assert_eq!(of("lazurite_reads_total", &remote_gets), 1.0);
+    assert_eq!(of("lazurite_chunk_cache_hits_total", &[]), 1.0);
+    assert_eq!(of("lazurite_chunk_cache_misses_total", &[]), 1.0);
+    assert!(of("lazurite_chunk_cache_read_bytes_total", &[]) > 1_000.0);
+    assert!(of("lazurite_chunk_cache_bytes", &[]) > 1_000.0);
+    assert_eq!(
+        of("lazurite_chunk_cache_budget_bytes", &[]),
+        f64::from(64 << 20)
+    );
 
     backend.wait_until_local().unwrap();
     table.get(&(KEYS - 1)).unwrap().unwrap();

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
 use lazurite_env::{
     Result,
     remote::{self, RemoteOptions},
@@ -85,6 +86,52 @@ fn s3_reads_take_one_round_trip() {
         2 * one_way
     );
     assert!(median >= 2 * one_way && median < 3 * one_way, "{times:?}");
+}
+
+#[test]
+fn s3_lists_many_table_files_in_one_round_trip() {
+    let Some(world) = World::new(Kind::S3) else {
+        return;
+    };
+    let Some(endpoint) = world.endpoint() else {
+        return;
+    };
+    let one_way = Duration::from_millis(50);
+    let proxy = Proxy::start(&endpoint, one_way, &world.runtime);
+    let (uri, options) = (world.uri_at(&proxy.endpoint()), RemoteOptions::default());
+    let far = remote::open(&uri, &options, &world.runtime).unwrap();
+    let near = world.store();
+    let names: Vec<String> = (0..1_700).map(|i| format!("{i:05}.sst")).collect();
+    let likely = names.clone();
+    let listings = world.runtime.wait(async move {
+        let count = names.len();
+        let puts = futures::stream::iter(names).map(|name| {
+            let key = key("shared").join(&name).unwrap();
+            let near = near.clone();
+            async move { near.put(&key, Bytes::from_static(b"table")).await }
+        });
+        puts.buffer_unordered(16).try_collect::<()>().await?;
+        let likely: Vec<&str> = likely.iter().map(String::as_str).collect();
+        // Connections are made by the first.
+        let first = far.list_likely(&key("shared"), &likely).await?;
+        proxy.take();
+        let begun = Instant::now();
+        let by_pages = far.list(Some(&key("shared"))).await?;
+        let (by_pages_took, begun) = (begun.elapsed(), Instant::now());
+        let pages = proxy.take().requests.len();
+        let at_once = far.list_likely(&key("shared"), &likely).await?;
+        let at_once_took = begun.elapsed();
+        let parts = proxy.take().requests.len();
+        assert!(by_pages.len() == count && by_pages == at_once && first == at_once);
+        Result::Ok(((pages, by_pages_took), (parts, at_once_took)))
+    });
+    let (by_pages, at_once) = listings.unwrap();
+    println!(
+        "1,700 names at a round trip of {:?}: page by page {by_pages:?}, at once {at_once:?}",
+        2 * one_way
+    );
+    assert_eq!((by_pages.0, at_once.0), (2, 3));
+    assert!(at_once.1 < 4 * one_way, "not one round trip but two");
 }
 
 /// The sum of a counter over the beans that `url` answers with.

@@ -9,9 +9,10 @@
 //! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
 //!   until [`Downloader::start`] is called again.
 //!
-//! No local state but files in `<root>/download` exists before promotion, and those are removed at open.
+//! What came of a file stays in the [cache](crate::cache) until it is promoted, also over a restart.
 
 mod state;
+mod stream;
 mod transfer;
 
 use std::{
@@ -40,12 +41,10 @@ const MAX_BACKOFF: u32 = 128;
 pub struct DownloadOptions {
     /// Files that are downloaded at once, a thread each. Defaults to 4; at least 1.
     pub parallel_files: usize,
-    /// Bytes per request. Defaults to 4 MiB; at least 1.
+    /// Bytes per request, rounded up to 1 KiB. Defaults to 4 MiB; at least 1.
     pub chunk_bytes: usize,
     /// Requests under way per file. Defaults to 2; at least 1. Memory is at most the product of these three.
     pub parallel_chunks: usize,
-    /// Bytes of the local disk that the download leaves free, for flushes and compactions. Defaults to 256 MiB.
-    pub keep_free_bytes: u64,
     /// The wait after the first temporary failure. It doubles with each further one, up to 128 times; a full disk waits
     /// that longest. Defaults to 250 ms, so up to 32 s.
     pub first_backoff: Duration,
@@ -57,7 +56,6 @@ impl Default for DownloadOptions {
             parallel_files: 4,
             chunk_bytes: 4 << 20,
             parallel_chunks: 2,
-            keep_free_bytes: 256 << 20,
             first_backoff: Duration::from_millis(250),
         }
     }
@@ -142,8 +140,8 @@ impl Downloader {
         self.shared.set_paused(false);
     }
 
-    /// Ends the download and waits for its threads, which takes no longer than one local write or sync. Half-done files are
-    /// removed. [`start`](Self::start) begins anew.
+    /// Ends the download and waits for its threads, which takes no longer than one local write, sync or look through a file.
+    /// Of half-done files stays what came; [`start`](Self::start) goes on from there.
     pub fn stop(&self) {
         drop(self.stop_and_hold());
     }

@@ -26,7 +26,7 @@ pub struct DownloadProgress {
     pub files_done: u64,
     /// Bytes of all these files.
     pub bytes_total: u64,
-    /// Bytes on the local disk, those of unfinished files included.
+    /// Bytes on the local disk: those of files promoted, and of unfinished ones that are under way now.
     pub bytes_done: u64,
     /// True between `pause` and `resume`.
     pub paused: bool,

@@ -1,25 +1,29 @@
-//! One file from the remote store to the db directory: ranged GETs into `<name>.<n>.part`, verified, synced, renamed.
+//! One file from the remote store to the db directory: the missing pages into the cache's sparse file, the whole verified,
+//! synced, renamed.
 //!
-//! Nothing becomes local that was not verified as a whole: the length and the xxh3-128 of the bytes as they were
-//! written. Between the last look at the entry and the rename its `moving` lock is held, so that a file deleted
-//! meanwhile does not come back.
+//! Nothing becomes local that was not verified as a whole, as it is on the disk: the length and the xxh3-128. Between the
+//! last look at the entry and the rename its `moving` lock is held, so that a file deleted meanwhile does not come back.
+//! Where a transfer ends half way, by whatever way, its pages stay and the next one goes on from there. Where the disk is
+//! full or the whole is wrong, nothing of it stays.
 
 use std::{
     collections::VecDeque,
     ops::Range,
     path::Path,
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     time::Duration,
 };
 
-use bytes::Bytes;
-use lazurite_env::{Error, ErrorKind, Result, WritableFile, remote::Key};
+use bytes::{Bytes, BytesMut};
+use lazurite_env::{EnvExt, Error, ErrorKind, Result, remote::Key};
 
-use super::{DownloadOptions, state::Shared};
+use super::{DownloadOptions, state::Shared, stream};
 use crate::{
-    ChecksumHasher,
+    cache::{Hold, Object, PAGE_BYTES, flight::get_exact},
     catalog::{Entry, Residency},
-    fetch::get_exact,
     stats::Counters,
     sync::lock,
     union::Core,
@@ -27,6 +31,13 @@ use crate::{
 
 /// How often a thread that waits for the network looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(20);
+
+/// Missing ranges are asked for together where what lies between them is at most this part of a request.
+const GAP_SHARE: u64 = 64;
+
+/// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
+/// whole is verified, and readers may drop some while others come.
+const PASSES: u32 = 8;
 
 /// How a transfer ended, where nothing failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,31 +48,45 @@ pub(super) enum Outcome {
     Abandoned,
 }
 
-/// Brings `entry` here and promotes it. Blocks. Leaves no `.part` file behind unless even deleting that fails.
+/// Brings `entry` here and promotes it. Blocks.
 pub(super) fn transfer(
     core: &Core,
     shared: &Shared,
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
-    // A name of its own for each attempt: whatever else is under way, no two write one file.
-    let part = format!("{}.{}.part", entry.name(), shared.next_part());
-    let part = core.layout.download.join(part);
+    let object = Object::new(entry.file());
+    let hold = match core.cache.hold(&object) {
+        Ok(hold) => hold,
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            return stream::transfer(core, shared, options, entry);
+        }
+        Err(error) => return Err(error),
+    };
     let mut transfer = Transfer {
         core,
         shared,
         options,
         entry,
-        written: 0,
+        object: &object,
+        hold: &hold,
+        counted: 0,
     };
-    let result = transfer.write(&part).and_then(|outcome| match outcome {
-        Outcome::Promoted => promote(core, entry, &part),
-        Outcome::Abandoned => Ok(Outcome::Abandoned),
-    });
-    if !matches!(result, Ok(Outcome::Promoted)) {
-        shared.take_bytes(transfer.written);
-        // Where this fails too, the next open removes it.
-        let _ = core.base.delete(&part);
+    let result = transfer.run();
+    let counted = transfer.counted;
+    if let Err(error) = &result
+        && error.kind() == ErrorKind::NoSpace
+    {
+        // Others may finish with what it had.
+        hold.discard();
+    }
+    match result {
+        Ok(Outcome::Promoted) => hold.promoted(),
+        _ => shared.take_bytes(counted),
+    }
+    if entry.residency() == Residency::Gone {
+        // Deleted before its file was there to go with it.
+        core.uncache(entry.file());
     }
     result
 }
@@ -71,76 +96,97 @@ struct Transfer<'a> {
     shared: &'a Shared,
     options: &'a DownloadOptions,
     entry: &'a Entry,
+    object: &'a Arc<Object>,
+    hold: &'a Hold,
     /// Bytes counted as done.
-    written: u64,
+    counted: u64,
 }
 
 impl Transfer<'_> {
-    /// Writes and syncs all bytes to `part` and verifies them.
-    fn write(&mut self, part: &Path) -> Result<Outcome> {
-        let mut out = self.core.base.create(part)?;
-        let mut hasher = ChecksumHasher::new();
-        let file = self.entry.file();
-        // What the tail bundle holds need not come again; the checksum is over all of it all the same.
-        let tail = self.entry.tail();
-        let body_end = tail.as_ref().map_or(file.len, |(offset, _)| *offset);
+    fn run(&mut self) -> Result<Outcome> {
+        for _ in 0..PASSES {
+            self.recount();
+            if !self.hold.is_whole() && self.fill()? == Outcome::Abandoned {
+                return Ok(Outcome::Abandoned);
+            }
+            if self.hold.is_whole() && self.hold.seal()? {
+                return self.promote();
+            }
+        }
+        if self.entry.residency() != Residency::Remote {
+            return Ok(Outcome::Abandoned);
+        }
+        Err(Error::new(
+            ErrorKind::Io,
+            "download",
+            self.hold.data_path(),
+            "what is written to this file is not read back: check the disk",
+        ))
+    }
 
+    fn promote(&self) -> Result<Outcome> {
+        let data = self.hold.data_path();
+        let promoted = promote(self.core, self.entry, &data);
+        if promoted.is_err() && !matches!(self.core.base.exists(&data), Ok(true)) {
+            // The rename may have been carried out all the same.
+            self.hold.discard();
+        }
+        promoted
+    }
+
+    /// Sets what is counted as done to what is there.
+    fn recount(&mut self) {
+        let there = self.hold.resident_bytes();
+        self.shared.take_bytes(self.counted.saturating_sub(there));
+        self.shared.add_bytes(there.saturating_sub(self.counted));
+        self.counted = there;
+    }
+
+    /// Stores what is missing.
+    fn fill(&mut self) -> Result<Outcome> {
+        let file = self.entry.file();
+        let tail = self.entry.tail();
+        // What the tail bundle holds need not come again; the checksum is over all of it all the same.
+        let body_end = tail.as_ref().map_or(file.len, |(offset, _)| *offset);
+        let mut asks = self.requests(body_end).into_iter();
         let mut window = VecDeque::new();
-        let (mut requested, mut received) = (0, 0);
-        while received < body_end {
+        loop {
             if !self.shared.go_on() || self.entry.residency() != Residency::Remote {
                 return Ok(Outcome::Abandoned);
             }
-            while requested < body_end && window.len() < self.options.parallel_chunks.max(1) {
-                let end = requested
-                    .saturating_add(self.options.chunk_bytes.max(1) as u64)
-                    .min(body_end);
-                window.push_back(Chunk::request(self.core, self.entry, requested..end));
-                requested = end;
+            while window.len() < self.options.parallel_chunks.max(1)
+                && let Some(range) = asks.next()
+            {
+                window.push_back((range.start, Chunk::request(self.core, self.object, range)));
             }
-            let Some(chunk) = window.pop_front() else {
+            let Some((start, chunk)) = window.pop_front() else {
                 break;
             };
             let Some(bytes) = chunk.receive(self.shared, &file.key)? else {
                 return Ok(Outcome::Abandoned);
             };
-            received += bytes.len() as u64;
-            self.append(&mut *out, &mut hasher, &bytes)?;
+            let rest = tail
+                .as_ref()
+                .filter(|_| start + bytes.len() as u64 == body_end);
+            match rest {
+                Some((_, tail)) => self.store(start, &joined(&bytes, body_end, tail))?,
+                None => self.store(start, &bytes)?,
+            }
+            self.recount();
         }
-        if let Some((_, bytes)) = tail {
-            self.append(&mut *out, &mut hasher, &bytes)?;
+        if let Some((offset, tail)) = tail {
+            let first = offset.next_multiple_of(PAGE_BYTES);
+            if first < file.len {
+                self.store(first, &tail.slice((first - offset) as usize..))?;
+            }
         }
-
-        let actual = hasher.finish();
-        if out.len() != file.len || actual != file.checksum {
-            return Err(Error::new(
-                ErrorKind::Corruption,
-                "verify",
-                file.key.as_str(),
-                format!(
-                    "the remote object does not match its checksum: {} bytes with {actual}, expected {} bytes with {}",
-                    out.len(),
-                    file.len,
-                    file.checksum
-                ),
-            ));
-        }
-        out.sync()?;
-        out.close()?;
         Ok(Outcome::Promoted)
     }
 
-    fn append(
-        &mut self,
-        out: &mut dyn WritableFile,
-        hasher: &mut ChecksumHasher,
-        bytes: &[u8],
-    ) -> Result<()> {
+    fn store(&self, start: u64, bytes: &Bytes) -> Result<()> {
         let root = &self.core.layout.root;
-        let needed = self
-            .options
-            .keep_free_bytes
-            .saturating_add(bytes.len() as u64);
+        let keep = self.core.cache.min_free_bytes();
+        let needed = keep.saturating_add(bytes.len() as u64);
         let free = self.core.base.free_space(root)?;
         if free < needed {
             return Err(Error::new(
@@ -152,23 +198,53 @@ impl Transfer<'_> {
                 ),
             ));
         }
-        out.append(bytes)?;
-        hasher.update(bytes);
-        self.written += bytes.len() as u64;
-        self.shared.add_bytes(bytes.len() as u64);
-        Ok(())
+        match self.hold.store(start, bytes) {
+            // Deleted meanwhile, which is seen before the next request.
+            Err(_) if self.entry.residency() != Residency::Remote => Ok(()),
+            stored => stored,
+        }
+    }
+
+    /// The ranges to ask for, in order: what is missing before `end`, near ranges together, cut to requests.
+    fn requests(&self, end: u64) -> Vec<Range<u64>> {
+        let most = (self.options.chunk_bytes as u64)
+            .max(1)
+            .next_multiple_of(PAGE_BYTES);
+        let mut joined: Vec<Range<u64>> = Vec::new();
+        for range in self.hold.missing(end) {
+            match joined.last_mut() {
+                Some(last) if range.start - last.end <= most / GAP_SHARE => last.end = range.end,
+                _ => joined.push(range),
+            }
+        }
+        let cut = joined.into_iter().flat_map(|range| {
+            let end = range.end;
+            let starts = (range.start..end).step_by(most as usize);
+            starts.map(move |start| start..(start + most).min(end))
+        });
+        cut.collect()
     }
 }
 
+/// `bytes`, which end at `at`, and what follows them in their last page.
+fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
+    let rest = (at.next_multiple_of(PAGE_BYTES) - at) as usize;
+    let mut joined = BytesMut::with_capacity(bytes.len() + rest);
+    joined.extend_from_slice(bytes);
+    joined.extend_from_slice(&tail[..rest.min(tail.len())]);
+    joined.freeze()
+}
+
 /// Gives the verified file its name, unless the entry was deleted meanwhile.
-fn promote(core: &Core, entry: &Entry, part: &Path) -> Result<Outcome> {
+pub(super) fn promote(core: &Core, entry: &Entry, verified: &Path) -> Result<Outcome> {
     core.catalog.settle()?;
     {
         let _moving = lock(&entry.moving);
         if entry.residency() != Residency::Remote {
             return Ok(Outcome::Abandoned);
         }
-        core.base.rename(part, &core.layout.db.join(entry.name()))?;
+        let path = core.layout.db.join(entry.name());
+        core.base.rename(verified, &path)?;
         core.catalog.set_residency(entry, Residency::Local);
     }
     entry.drop_tail();
@@ -180,19 +256,19 @@ fn promote(core: &Core, entry: &Entry, part: &Path) -> Result<Outcome> {
 }
 
 /// A request on its way. Dropping it ends the request.
-struct Chunk {
+pub(super) struct Chunk {
     receiver: Receiver<Result<Bytes>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Chunk {
-    fn request(core: &Core, entry: &Entry, range: Range<u64>) -> Chunk {
+    pub fn request(core: &Core, object: &Arc<Object>, range: Range<u64>) -> Chunk {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (store, counters) = (core.store.clone(), core.counters.clone());
-        let key = entry.file().key.clone();
+        let object = object.clone();
         let task = core.runtime.spawn(async move {
             Counters::add(&counters.download_requests, 1);
-            let result = get_exact(&*store, &key, range).await;
+            let result = get_exact(&*store, &object, range).await;
             if let Ok(bytes) = &result {
                 Counters::add(&counters.download_bytes, bytes.len() as u64);
             }
@@ -203,7 +279,7 @@ impl Chunk {
     }
 
     /// Waits for the bytes; `None` where the download is stopped first.
-    fn receive(self, shared: &Shared, key: &Key) -> Result<Option<Bytes>> {
+    pub fn receive(self, shared: &Shared, key: &Key) -> Result<Option<Bytes>> {
         loop {
             match self.receiver.recv_timeout(STOP_CHECK) {
                 Ok(result) => return result.map(Some),

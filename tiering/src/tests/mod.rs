@@ -1,5 +1,11 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
+mod cache;
+mod cache_crash;
+mod cache_disk;
+mod cache_measure;
+mod cache_model;
+mod cache_stress;
 mod crash;
 mod download;
 mod names;
@@ -9,6 +15,7 @@ mod restore;
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,8 +25,8 @@ use bytes::Bytes;
 use lazurite_env::{Env, IoRuntime, MemEnv, RandomFile, ReadHint, Result, remote::Key};
 
 use crate::{
-    CatalogEntry, Checksum, DownloadOptions, RemoteFile, TailSpec, UnionEnv, UnionOptions,
-    test_store::TestStore,
+    CacheOptions, CatalogEntry, Checksum, DownloadOptions, RemoteFile, TailSpec, UnionEnv,
+    UnionOptions, test_store::TestStore,
 };
 
 const ROOT: &str = "/state";
@@ -95,8 +102,13 @@ impl World {
                 parallel_files: 2,
                 chunk_bytes: 300,
                 parallel_chunks: 2,
-                keep_free_bytes: 0,
                 first_backoff: Duration::from_millis(1),
+            },
+            // The tests of the cache switch it on.
+            cache: CacheOptions {
+                block_reads: false,
+                min_free_bytes: 0,
+                ..CacheOptions::default()
             },
         }
     }

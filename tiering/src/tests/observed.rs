@@ -86,3 +86,34 @@ fn a_reader_that_waits_for_the_store_is_told_of_and_no_other() {
     assert_eq!(activity, Activity::Iterate);
     assert!(took < Duration::from_millis(150), "{took:?}");
 }
+
+#[test]
+fn a_read_that_the_chunk_cache_serves_is_its_own() {
+    let (world, _, union, bytes) = super::cache::one_file(100_000, 1 << 20);
+    let told: Arc<Mutex<Vec<ReadTier>>> = Arc::default();
+    let listener = told.clone();
+    union.observe_reads(Arc::new(move |tier, _, _| {
+        listener.lock().unwrap().push(tier);
+    }));
+    let file = union.open_random(&db(&name(12))).unwrap();
+    let mut buf = [0; 100];
+    // What a request brought is stored behind the reader.
+    let until = std::time::Instant::now() + Duration::from_secs(30);
+    while union.stats().cache_hits == 0 {
+        assert!(std::time::Instant::now() < until, "it is not kept");
+        file.read_at(5000, &mut buf, hint(Activity::Get)).unwrap();
+        assert_eq!(buf, bytes[5000..5100]);
+    }
+    let told = std::mem::take(&mut *told.lock().unwrap());
+    let reads = told.len() as u64;
+    let remote = reads - 1;
+    assert_eq!(
+        rows(&union),
+        [
+            (ReadTier::Chunk, Activity::Get, 1, 100),
+            (ReadTier::Remote, Activity::Get, remote, 100 * remote),
+        ]
+    );
+    assert_eq!(told.last(), Some(&ReadTier::Chunk));
+    assert_eq!(world.store.take_requests().len(), 1);
+}

@@ -7,8 +7,8 @@ use std::{
 };
 
 use lazurite_env::{
-    DirEntry, Env, Error, ErrorKind, FileKind, FileLock, RandomFile, Result, SequentialFile, Stat,
-    WritableFile,
+    DirEntry, Env, Error, ErrorKind, FileKind, FileLock, RandomFile, Result, SequentialFile,
+    SparseFile, Stat, WritableFile,
 };
 
 use super::{Core, UnionEnv, random::TableFile, sequential::Sequential};
@@ -70,6 +70,15 @@ impl Env for UnionEnv {
             self.core.catalog.settle()?;
         }
         self.core.base.open_append(path)
+    }
+
+    /// Table files are written from front to back, and do not change.
+    fn open_sparse(&self, path: &Path) -> Result<Box<dyn SparseFile>> {
+        if self.core.names_a_table(path) {
+            let why = "a table file is not written in parts";
+            return Err(Error::new(ErrorKind::Unsupported, "open sparse", path, why));
+        }
+        self.core.base.open_sparse(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<()> {

@@ -11,6 +11,8 @@
 //!   deletes it again.
 //! * **Promotion.** A verified, synced file is renamed into the db directory. The durable catalog does not change. A
 //!   crash leaves the file there, local, or not, remote.
+//! * **Cache.** What is in it was verified when it is used, and is removed when no catalogued file is remote that needs it;
+//!   see [`cache`](crate::cache).
 //! * **Restore.** See [`UnionEnv::restore`]. **Upload.** See [`UnionEnv::record_uploaded`].
 //! * Rename, link and create of catalogued names: see [`names`].
 
@@ -34,9 +36,9 @@ use lazurite_env::{
 };
 
 use crate::{
-    CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
-    fetch::Fetcher,
     layout::{Layout, is_table_name},
     reads::{ReadObserver, ReadStats},
     stats::Counters,
@@ -60,6 +62,8 @@ pub struct UnionOptions {
     pub runtime: IoRuntime,
     /// How the background download behaves.
     pub download: DownloadOptions,
+    /// What is kept on the local disk of files that are not local.
+    pub cache: CacheOptions,
 }
 
 /// What reads, names and downloads share. Handles and download threads hold it, never the [`UnionEnv`] itself, so
@@ -70,7 +74,7 @@ pub(crate) struct Core {
     pub store: Arc<dyn RemoteStore>,
     pub runtime: IoRuntime,
     pub catalog: Catalog,
-    pub fetcher: Fetcher,
+    pub cache: Cache,
     pub counters: Arc<Counters>,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
@@ -99,11 +103,11 @@ pub struct UnionEnv {
 }
 
 impl UnionEnv {
-    /// Opens the union below `options.root`: creates its directories, loads the catalog and the tail bundle, and finds
-    /// out which files are local. No request is made, and no file is looked at that is not there.
+    /// Opens the union below `options.root`: creates its directories, loads the catalog, the tail bundle and the maps of
+    /// the cache, and finds out which files are local. No request is made, and no file is looked at that is not there.
     ///
-    /// A catalogued file whose local length is wrong is deleted and is then remote. What an unfinished download left
-    /// is removed.
+    /// A catalogued file whose local length is wrong is deleted and is then remote. What the cache holds of other objects
+    /// than those of remote files is removed.
     ///
     /// # Errors
     /// `Corruption` naming the CATALOG file where it is damaged: [`discard_local`](Self::discard_local) and a restore
@@ -115,9 +119,10 @@ impl UnionEnv {
             store,
             runtime,
             download,
+            cache,
         } = options;
         let layout = Layout::new(&root);
-        for dir in [&layout.db, &layout.tails, &layout.download] {
+        for dir in [&layout.db, &layout.tails, &layout.cache, &layout.download] {
             base.create_dir_all(dir)?;
         }
         let decoded = Catalog::load(&*base, &layout.catalog)?;
@@ -132,7 +137,12 @@ impl UnionEnv {
             Some(bundle) => bundle.load(&*base, &layout.tails)?,
             None => None,
         };
-        let entries = find_local(&*base, &layout, entries)?
+        let entries = find_local(&*base, &layout, entries)?;
+        let remote = |(facts, residency): &(CatalogEntry, Residency)| {
+            (*residency == Residency::Remote).then(|| facts.file.clone())
+        };
+        let wanted: Vec<_> = entries.iter().filter_map(remote).collect();
+        let entries = entries
             .into_iter()
             .map(|(facts, residency)| {
                 let tail = match residency {
@@ -147,9 +157,20 @@ impl UnionEnv {
         tails::remove_others(&*base, &layout.tails, keep);
 
         let counters = Arc::new(Counters::default());
+        let cache = Cache::open(
+            Parts {
+                base: base.clone(),
+                dir: layout.cache.clone(),
+                store: store.clone(),
+                runtime: runtime.clone(),
+                counters: counters.clone(),
+                options: cache,
+            },
+            &wanted,
+        )?;
         let core = Arc::new(Core {
             catalog: Catalog::new(base.clone(), layout.catalog.clone(), entries, bundle),
-            fetcher: Fetcher::new(store.clone(), runtime.clone(), counters.clone()),
+            cache,
             layout,
             base,
             store,
@@ -182,7 +203,7 @@ impl UnionEnv {
                 Err(e) => return Err(e),
             }
         }
-        for dir in [&layout.db, &layout.tails, &layout.download] {
+        for dir in [&layout.db, &layout.tails, &layout.cache, &layout.download] {
             base.remove_dir_all(dir)?;
         }
         match base.sync_dir(root) {
@@ -225,7 +246,10 @@ impl UnionEnv {
     /// What the tiers did since the union was opened.
     pub fn stats(&self) -> TierStats {
         let remote_files = self.core.catalog.remote() as u64;
+        let cache = self.core.cache.usage();
         TierStats {
+            cache_bytes: cache.bytes,
+            cache_budget_bytes: cache.budget,
             remote_files,
             local_files: (self.core.catalog.len() as u64).saturating_sub(remote_files),
             ..self.core.counters.read()
@@ -300,9 +324,40 @@ impl UnionEnv {
         core.catalog.save()
     }
 
+    /// Changes what the chunk cache may take of the local disk: [`CacheOptions::budget_bytes`]. Where that is less than it
+    /// takes now, cold chunks go before this returns, which blocks on the local disk; what running downloads have reserved
+    /// stays theirs.
+    pub fn set_cache_budget(&self, bytes: u64) {
+        self.core.cache.set_budget(bytes);
+    }
+
+    /// Blocks until what reads brought so far is stored in the chunk cache, or dropped. For tests, benches, and whoever is
+    /// about to end the process and wants it warm.
+    pub fn flush_cache(&self) {
+        self.core.cache.flush();
+    }
+
     /// The background download of remote files.
     pub fn download(&self) -> &Downloader {
         &self.downloader
+    }
+}
+
+impl Drop for UnionEnv {
+    fn drop(&mut self) {
+        self.downloader.stop();
+        // Another union may be opened here: from now on nobody writes below the root.
+        self.core.cache.close();
+    }
+}
+
+impl Core {
+    /// Has the cache forget `file`, unless a remote table still is that object.
+    pub fn uncache(&self, file: &RemoteFile) {
+        let remote = self.catalog.remote_entries();
+        if !remote.iter().any(|entry| entry.file() == file) {
+            self.cache.retire(Object::new(file).id);
+        }
     }
 }
 

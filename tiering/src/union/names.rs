@@ -41,6 +41,7 @@ impl Core {
             }
             _ => {
                 self.catalog.remove(name);
+                self.uncache(entry.file());
                 Ok(())
             }
         }
@@ -66,6 +67,7 @@ impl Core {
         if let Some(entry) = self.catalog.lookup(name) {
             let _moving = lock(&entry.moving);
             self.catalog.remove(name);
+            self.uncache(entry.file());
         }
         self.catalog.save()
     }

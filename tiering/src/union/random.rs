@@ -1,6 +1,6 @@
 //! A table file that was remote when it was opened: [`TableFile`].
 //!
-//! It follows its entry: before promotion it reads the tail from memory and the rest from the store; after promotion it
+//! It follows its entry: before promotion it reads the tail from memory and the rest through the cache; after promotion it
 //! reads the local file, which it opens once. Where that fails (deleted meanwhile, too many open files) it reads
 //! remotely on: the object is immutable and [referenced](crate::UnionEnv::referenced_keys) while this handle lives, so
 //! both ways give the same bytes.
@@ -16,8 +16,8 @@ use lazurite_env::{Activity, PendingRead, RandomFile, RangeRead, ReadHint, Resul
 
 use super::Core;
 use crate::{
+    cache::{Begun, Mode, Object, Request, Tail},
     catalog::{Entry, Residency},
-    fetch::merge,
     reads::ReadTier,
     stats::Counters,
 };
@@ -27,8 +27,15 @@ use crate::{
 pub(super) struct TableFile {
     core: Arc<Core>,
     entry: Arc<Entry>,
+    object: Arc<Object>,
     path: PathBuf,
     local: OnceLock<Box<dyn RandomFile>>,
+}
+
+fn not_empty(range: Range<u64>) -> Vec<Range<u64>> {
+    let mut wants = vec![range];
+    wants.retain(|want| !want.is_empty());
+    wants
 }
 
 /// A range of a remote file, cut where the tail begins.
@@ -43,6 +50,7 @@ impl TableFile {
     pub fn new(core: Arc<Core>, entry: Arc<Entry>, path: PathBuf) -> Self {
         TableFile {
             core,
+            object: Object::new(entry.file()),
             entry,
             path,
             local: OnceLock::new(),
@@ -91,21 +99,33 @@ impl TableFile {
         }
     }
 
-    fn fetch(&self, range: Range<u64>) -> PendingRead {
-        self.core.fetcher.start(&self.entry.file().key, range)
+    /// Begins to read ranges before the tail, sorted by their begin and not empty.
+    fn begin(&self, wants: &[Range<u64>], hint: ReadHint) -> Vec<Begun> {
+        let mut mode = Mode::of(hint);
+        if self.entry.residency() != Residency::Remote {
+            // Deleted, or just promoted: nothing of it is to be kept.
+            mode = Mode::Pass;
+        }
+        let request = Request {
+            object: &self.object,
+            tail: self
+                .entry
+                .tail()
+                .map(|(offset, bytes)| Tail { offset, bytes }),
+            mode,
+        };
+        let begun = self.core.cache.begin(&request, wants);
+        if mode != Mode::Pass && self.entry.residency() != Residency::Remote {
+            // It went while the cache took it in again.
+            self.core.uncache(self.entry.file());
+        }
+        begun
     }
 
-    /// Counts a read by what serves it.
-    fn count(&self, Parts { remote, tail }: &Parts, activity: Activity) {
+    fn count_tail_read(&self, bytes: usize, activity: Activity) {
         let counters = &self.core.counters;
-        let bytes = remote.end - remote.start + tail.len() as u64;
-        if remote.is_empty() {
-            Counters::add(&counters.tail_reads, 1);
-            counters.reads.count(ReadTier::Tail, activity, bytes);
-        } else {
-            Counters::add(&counters.remote_reads, 1);
-            counters.reads.count(ReadTier::Remote, activity, bytes);
-        }
+        Counters::add(&counters.tail_reads, 1);
+        counters.reads.count(ReadTier::Tail, activity, bytes as u64);
     }
 
     fn count_local(&self, bytes: usize, activity: Activity) {
@@ -113,10 +133,15 @@ impl TableFile {
         reads.count(ReadTier::Local, activity, bytes as u64);
     }
 
-    /// Waits for a request.
-    fn wait(&self, request: PendingRead, activity: Activity) -> Result<Bytes> {
+    /// Counts a read of `bytes` that was begun, and says what serves it.
+    fn count_begun(&self, begun: &Begun, bytes: usize, activity: Activity) -> ReadTier {
+        let tier = match begun.is_local() {
+            true => ReadTier::Chunk,
+            false => ReadTier::Remote,
+        };
         let reads = &self.core.counters.reads;
-        reads.waiting(ReadTier::Remote, activity, || request.wait())
+        reads.count(tier, activity, bytes as u64);
+        tier
     }
 }
 
@@ -126,16 +151,17 @@ impl RandomFile for TableFile {
             self.count_local(buf.len(), hint.activity);
             return local.read_at(offset, buf, hint);
         }
-        let parts = self.parts(offset, buf.len());
-        self.count(&parts, hint.activity);
-        let Parts { remote, tail } = parts;
-        let mut filled = 0;
-        if !remote.is_empty() {
-            let bytes = self.wait(self.fetch(remote), hint.activity)?;
-            filled = bytes.len();
-            buf[..filled].copy_from_slice(&bytes);
-        }
+        let Parts { remote, tail } = self.parts(offset, buf.len());
+        let filled = (remote.end - remote.start) as usize;
         buf[filled..filled + tail.len()].copy_from_slice(&tail);
+        if remote.is_empty() {
+            self.count_tail_read(tail.len(), hint.activity);
+        }
+        for begun in self.begin(&not_empty(remote), hint) {
+            let tier = self.count_begun(&begun, filled + tail.len(), hint.activity);
+            let reads = &self.core.counters.reads;
+            reads.waiting(tier, hint.activity, || begun.copy_into(&mut buf[..filled]))?;
+        }
         Ok(filled + tail.len())
     }
 
@@ -149,34 +175,28 @@ impl RandomFile for TableFile {
         }
         let mut wanted = Vec::new();
         for (i, read) in reads.iter_mut().enumerate() {
-            let parts = self.parts(read.offset, read.buf.len());
-            self.count(&parts, hint.activity);
-            let Parts { remote, tail } = parts;
+            let Parts { remote, tail } = self.parts(read.offset, read.buf.len());
             let at = (remote.end - remote.start) as usize;
             read.buf[at..at + tail.len()].copy_from_slice(&tail);
             // Where a request is needed too, this is what comes of it if it succeeds.
             read.result = Ok(at + tail.len());
-            if !remote.is_empty() {
+            if remote.is_empty() {
+                self.count_tail_read(tail.len(), hint.activity);
+            } else {
                 wanted.push((remote, i));
             }
         }
         wanted.sort_by_key(|(range, _)| range.start);
         let (ranges, indices): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-        let requests: Vec<_> = merge(&ranges)
-            .into_iter()
-            .map(|(merged, served)| (merged.start, served, self.fetch(merged)))
-            .collect();
-        for (start, served, request) in requests {
-            let outcome = self.wait(request, hint.activity);
-            for (range, &i) in ranges[served.clone()].iter().zip(&indices[served]) {
-                match &outcome {
-                    Ok(bytes) => {
-                        let bytes =
-                            &bytes[(range.start - start) as usize..(range.end - start) as usize];
-                        reads[i].buf[..bytes.len()].copy_from_slice(bytes);
-                    }
-                    Err(error) => reads[i].result = Err(error.clone()),
-                }
+        let begun = self.begin(&ranges, hint).into_iter();
+        for ((begun, range), i) in begun.zip(&ranges).zip(indices) {
+            let len = (range.end - range.start) as usize;
+            let asked = *reads[i].result.as_ref().unwrap_or(&len);
+            let tier = self.count_begun(&begun, asked, hint.activity);
+            let read = &self.core.counters.reads;
+            let wait = || begun.copy_into(&mut reads[i].buf[..len]);
+            if let Err(error) = read.waiting(tier, hint.activity, wait) {
+                reads[i].result = Err(error);
             }
         }
     }
@@ -186,21 +206,26 @@ impl RandomFile for TableFile {
             self.count_local(len, hint.activity);
             return local.start_read(offset, len, hint);
         }
-        let parts = self.parts(offset, len);
-        self.count(&parts, hint.activity);
-        let Parts { remote, tail } = parts;
+        let Parts { remote, tail } = self.parts(offset, len);
         if remote.is_empty() {
-            return PendingRead::ready(Ok(tail));
+            self.count_tail_read(tail.len(), hint.activity);
         }
-        // A pending read is one request, so what it holds of the tail is read again.
-        let request = self.fetch(remote.start..remote.end + tail.len() as u64);
-        let core = self.core.clone();
-        // Only what the reader waits counts: it asks before it needs the bytes.
-        let wait = move |_| {
-            let reads = &core.counters.reads;
-            reads.waiting(ReadTier::Remote, hint.activity, || request.wait())
+        let asked = (remote.end - remote.start) as usize + tail.len();
+        let Some(begun) = self.begin(&not_empty(remote), hint).pop() else {
+            return PendingRead::ready(Ok(tail));
         };
-        PendingRead::ready(Ok(Bytes::new())).map(wait)
+        let tier = self.count_begun(&begun, asked, hint.activity);
+        let core = self.core.clone();
+        let finish = move || {
+            let reads = &core.counters.reads;
+            // Only what the reader waits counts: it asks before it needs the bytes.
+            let bytes = reads.waiting(tier, hint.activity, || begun.into_bytes())?;
+            if tail.is_empty() {
+                return Ok(bytes);
+            }
+            Ok([&bytes[..], &tail[..]].concat().into())
+        };
+        PendingRead::ready(Ok(Bytes::new())).map(move |_| finish())
     }
 
     fn len(&self) -> Result<u64> {

@@ -39,7 +39,7 @@ impl UnionEnv {
     /// 2. The tail bundle is written and synced. A bundle of the same name and another content may replace one that the
     ///    old catalog names; that one would then be found damaged, and not be used.
     /// 3. The new catalog replaces the old one, atomically.
-    /// 4. Other tail bundles go.
+    /// 4. Other tail bundles go, and what the cache holds of other objects; what it holds of these stays.
     ///
     /// A crash or an error anywhere leaves the old catalog or the new one, each with a true residency; restoring again
     /// finishes it.
@@ -90,6 +90,9 @@ impl UnionEnv {
             .collect();
         let keep = bundle.as_ref().map(|bundle| bundle.name.clone());
         core.catalog.replace(entries, bundle)?;
+        let remote = core.catalog.remote_entries();
+        let wanted: Vec<_> = remote.iter().map(|entry| entry.file().clone()).collect();
+        core.cache.retain(&wanted);
         self.downloader.reset_progress();
         tails::remove_others(&*core.base, &core.layout.tails, keep.as_deref());
         Ok(reuse)

@@ -1,6 +1,6 @@
 //! A remote table file read from front to back: [`Sequential`]. Used by verification and the like.
 
-use lazurite_env::{PendingRead, RandomFile, ReadHint, Result, SequentialFile};
+use lazurite_env::{Activity, PendingRead, RandomFile, ReadHint, Result, SequentialFile};
 
 use bytes::{Buf, Bytes};
 
@@ -34,10 +34,12 @@ impl Sequential {
     }
 
     fn start(&self, offset: u64) -> Option<PendingRead> {
-        let read = || {
-            self.file
-                .start_read(offset, READ_AHEAD_BYTES, ReadHint::default())
+        // Whole-file reads are no user's: what is read from front to back is not kept.
+        let hint = ReadHint {
+            activity: Activity::Verify,
+            ..ReadHint::default()
         };
+        let read = || self.file.start_read(offset, READ_AHEAD_BYTES, hint);
         (offset < self.len).then(read)
     }
 }

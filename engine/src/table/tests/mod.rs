@@ -219,8 +219,21 @@ fn codec_errors_name_the_table_and_the_part() {
     let mut iter = state.iter().unwrap();
     assert_eq!(part(iter.next().unwrap().unwrap_err()), "value");
     assert!(iter.next().is_none(), "an iterator ends after an error");
-    state.put(&1, &1).unwrap();
+    let mut broken = Vec::new();
     raw.put(&b"five!".to_vec(), &vec![0; 4]).unwrap();
+    let mut walk = state.iter().unwrap();
+    while let Some(entry) = walk.next_entry() {
+        let entry = entry.unwrap();
+        broken.extend(entry.key().map_err(part).err());
+        broken.extend(entry.value().map_err(part).err());
+    }
+    broken.sort();
+    assert_eq!(
+        broken,
+        ["key", "value"],
+        "what is not decodable does not end a walk"
+    );
+    state.put(&1, &1).unwrap();
     assert_eq!(
         part(state.iter().unwrap().find_map(Result::err).unwrap()),
         "key"
@@ -235,6 +248,12 @@ fn codec_errors_name_the_table_and_the_part() {
         part(state.iter().unwrap().find_map(Result::err).unwrap()),
         "stored key"
     );
+    let mut walk = state.iter().unwrap(); // the broken one is the first
+    assert_eq!(
+        part(walk.next_entry().unwrap().err().unwrap()),
+        "stored key"
+    );
+    assert!(walk.next_entry().is_none(), "a walk ends after an error");
 }
 
 #[test]

@@ -135,6 +135,18 @@ fn check_value(state: &ValueState<String, u64>, model: &ValueModel) {
         }
         assert_eq!(state.multi_get(&keys).unwrap(), expected);
         let entries: BTreeMap<String, u64> = state.iter().unwrap().map(Result::unwrap).collect();
+        let mut iter = state.iter().unwrap();
+        let mut undecoded = BTreeMap::new();
+        while let Some(entry) = iter.next_entry() {
+            let entry = entry.unwrap();
+            let (key, value) = (entry.key().unwrap(), entry.value().unwrap());
+            assert_eq!(entry.key_group(), group_of(&key));
+            assert_eq!(entry.encoded_key(), postcard::to_stdvec(&key).unwrap());
+            assert_eq!(entry.encoded_value(), postcard::to_stdvec(&value).unwrap());
+            undecoded.insert(key, value);
+        }
+        assert!(iter.next_entry().is_none() && iter.next().is_none());
+        assert_eq!(undecoded, entries);
         let expected: BTreeMap<String, u64> = model
             .iter()
             .filter(|((n, _), _)| *n == namespace)
@@ -180,6 +192,14 @@ fn check_map(state: &MapState<String, String, u32>, model: &MapModel) {
             let entries: BTreeMap<String, u32> =
                 state.entries(&key).unwrap().map(Result::unwrap).collect();
             assert_eq!(entries, map);
+            let mut iter = state.entries(&key).unwrap();
+            let mut undecoded = BTreeMap::new();
+            while let Some(entry) = iter.next_entry() {
+                let entry = entry.unwrap();
+                assert_eq!(entry.key().unwrap(), key);
+                undecoded.insert(entry.user_key().unwrap(), entry.value().unwrap());
+            }
+            assert_eq!(undecoded, map);
             all.extend(
                 map.into_iter()
                     .map(|(user_key, value)| (key.clone(), user_key, value)),
@@ -194,6 +214,26 @@ fn check_map(state: &MapState<String, String, u32>, model: &MapModel) {
             .collect();
         grouped.sort();
         assert_eq!(grouped, all);
+        let (mut iter, mut undecoded) = (state.iter().unwrap(), Vec::new());
+        while let Some(entry) = iter.next_entry() {
+            let entry = entry.unwrap();
+            let parts = (
+                entry.key().unwrap(),
+                entry.user_key().unwrap(),
+                entry.value().unwrap(),
+            );
+            assert_eq!(entry.key_group(), group_of(&parts.0));
+            assert_eq!(entry.encoded_key(), postcard::to_stdvec(&parts.0).unwrap());
+            let user_key = postcard::to_stdvec(&parts.1).unwrap();
+            assert_eq!(entry.encoded_user_key(), user_key);
+            assert_eq!(
+                entry.encoded_value(),
+                postcard::to_stdvec(&parts.2).unwrap()
+            );
+            undecoded.push(parts);
+        }
+        undecoded.sort();
+        assert_eq!(undecoded, all);
     }
 }
 

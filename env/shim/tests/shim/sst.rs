@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use lazurite_env::{
@@ -18,12 +21,13 @@ use crate::support::{PLACE, fill, is_sst, key, open, value, wrap};
 type Ranges = Arc<Mutex<Vec<(PathBuf, u64, usize)>>>;
 type Hints = Arc<Mutex<HashSet<Activity>>>;
 
-/// Writes down which bytes of SST files are read, and why.
+/// Writes down which bytes of SST files are read, and why. While it is rotten, they are wrong, but for who reads them again.
 #[derive(Debug, Default)]
 struct RangeEnv {
     inner: MemEnv,
     ranges: Ranges,
     hints: Hints,
+    rotten: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -32,6 +36,7 @@ struct RangeFile {
     path: PathBuf,
     ranges: Ranges,
     hints: Hints,
+    rotten: Arc<AtomicBool>,
 }
 
 impl RandomFile for RangeFile {
@@ -39,7 +44,11 @@ impl RandomFile for RangeFile {
         let read = (self.path.clone(), offset, buf.len());
         self.ranges.lock().unwrap().push(read);
         self.hints.lock().unwrap().insert(hint.activity);
-        self.inner.read_at(offset, buf, hint)
+        let read = self.inner.read_at(offset, buf, hint)?;
+        if self.rotten.load(Ordering::Relaxed) && hint.activity != Activity::Reread {
+            buf[read / 2] ^= 4;
+        }
+        Ok(read)
     }
     fn len(&self) -> Result<u64> {
         self.inner.len()
@@ -60,6 +69,7 @@ impl Env for RangeEnv {
             path: path.to_owned(),
             ranges: self.ranges.clone(),
             hints: self.hints.clone(),
+            rotten: self.rotten.clone(),
         }))
     }
     fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
@@ -207,6 +217,55 @@ fn reads_say_what_they_are_for() {
     assert_eq!(seen(), HashSet::from([Activity::Iterate]));
     db.compact_range(None::<&[u8]>, None::<&[u8]>);
     assert_eq!(seen(), HashSet::from([Activity::Compaction]));
+}
+
+/// An Env that keeps copies of what a store has must drop a bad one and ask the store.
+#[test]
+fn a_block_that_does_not_match_is_read_again_and_says_so() {
+    let (hints, rotten) = (Hints::default(), Arc::new(AtomicBool::new(false)));
+    let env = rocksdb_env(Arc::new(RangeEnv {
+        hints: hints.clone(),
+        rotten: rotten.clone(),
+        ..RangeEnv::default()
+    }))
+    .unwrap();
+    let mut options = crate::support::options(&env);
+    options.set_block_based_table_factory(&layouts()[1]);
+    let db = open(&options, PLACE).unwrap();
+    fill(&db, 0..2_000);
+    db.flush().unwrap();
+    fill(&db, 1_000..3_000);
+    db.flush().unwrap();
+    rotten.store(true, Ordering::Relaxed);
+    let reread = || {
+        let seen = std::mem::take(&mut *hints.lock().unwrap());
+        assert!(seen.contains(&Activity::Reread), "{seen:?}");
+    };
+    hints.lock().unwrap().clear();
+    assert_eq!(db.get(key(7)).unwrap().unwrap(), value(7));
+    reread();
+    let keys = [key(7), key(900), key(2_500)];
+    let got = db.batched_multi_get_cf(&db.cf_handle("default").unwrap(), &keys, true);
+    for (got, i) in got.into_iter().zip([7, 900, 2_500]) {
+        assert_eq!(&got.unwrap().unwrap()[..], value(i));
+    }
+    reread();
+    let mut read_ahead = rocksdb::ReadOptions::default();
+    read_ahead.set_readahead_size(64 << 10);
+    for mode in [rocksdb::ReadOptions::default(), read_ahead] {
+        let all = db.iterator_opt(rocksdb::IteratorMode::Start, mode);
+        let all: Result<Vec<_>, _> = all.collect();
+        assert_eq!(all.unwrap().len(), 3_000);
+        reread();
+    }
+    drop(db);
+    // The tails too.
+    let db = open(&options, PLACE).unwrap();
+    reread();
+    db.compact_range(None::<&[u8]>, None::<&[u8]>);
+    reread();
+    rotten.store(false, Ordering::Relaxed);
+    assert_eq!(db.get(key(7)).unwrap().unwrap(), value(7));
 }
 
 #[test]

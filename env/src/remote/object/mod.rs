@@ -13,6 +13,7 @@
 //!   from another one that is not running. So every request is carried out on the [`IoRuntime`] that the store was
 //!   opened with, whatever runtime the caller is on.
 
+mod names;
 mod parts;
 mod requests;
 mod upload;
@@ -21,12 +22,16 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use opendal::Operator;
 
 use crate::{IoRuntime, Result};
 
-use super::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore};
+use super::{
+    Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore, sort_key,
+};
 
+use names::NameRange;
 use requests::Requests;
 
 /// Objects through OpenDAL. See the [module](self).
@@ -56,6 +61,16 @@ impl ObjectStore {
     /// One request that shows whether the store answers and the credentials are good: the first page of a list.
     pub(super) async fn probe(&self) -> Result<()> {
         self.requests.probe().await
+    }
+
+    async fn list_part(&self, prefix: Option<Key>, part: NameRange) -> Result<Vec<Listed>> {
+        let requests = self.requests.clone();
+        let path = match &prefix {
+            Some(prefix) => super::full_path(&requests.base, prefix),
+            None => requests.base.clone(),
+        };
+        let work = async move { requests.list(prefix.as_ref(), &part).await };
+        super::spawned(&self.runtime, "list", path, work).await
     }
 
     /// Carries `work` out on the store's runtime.
@@ -145,13 +160,18 @@ impl RemoteStore for ObjectStore {
     }
 
     async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
-        let (requests, prefix) = (self.requests.clone(), prefix.cloned());
-        let path = match &prefix {
-            Some(prefix) => super::full_path(&requests.base, prefix),
-            None => requests.base.clone(),
-        };
-        let work = async move { requests.list(prefix.as_ref()).await };
-        super::spawned(&self.runtime, "list", path, work).await
+        self.list_part(prefix.cloned(), NameRange::default()).await
+    }
+
+    async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
+        if !self.requests.lists_from_anywhere() {
+            return self.list(Some(prefix)).await;
+        }
+        let parts = NameRange::cut(likely.to_vec()).into_iter();
+        let parts = parts.map(|part| self.list_part(Some(prefix.clone()), part));
+        let mut listed = try_join_all(parts).await?.concat();
+        listed.sort_by_cached_key(sort_key);
+        Ok(listed)
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

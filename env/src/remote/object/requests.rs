@@ -7,12 +7,12 @@ use futures::TryStreamExt;
 use opendal::{
     EntryMode, Operator,
     layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer},
-    options::{ReadOptions, WriteOptions},
+    options::{ListOptions, ReadOptions, WriteOptions},
 };
 
 use crate::{Error, ErrorKind, IoRuntime, Result};
 
-use super::{parts::PartPlan, upload::Upload};
+use super::{names::NameRange, parts::PartPlan, upload::Upload};
 use crate::remote::{
     CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retries,
     retry::Retry, sort_key, too_short,
@@ -151,41 +151,55 @@ impl Requests {
             .map_err(|e| self.error(operation, key, &e))
     }
 
-    pub(super) async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
-        self.retry.run(|| self.list_once(prefix)).await
+    /// Whether the store gives out listings in the order of the names, from any name on.
+    pub(super) fn lists_from_anywhere(&self) -> bool {
+        self.operator.info().capability().list_with_start_after
     }
 
-    async fn list_once(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
+    /// What lies under `prefix`, of that what `part` names.
+    pub(super) async fn list(&self, prefix: Option<&Key>, part: &NameRange) -> Result<Vec<Listed>> {
+        self.retry.run(|| self.list_once(prefix, part)).await
+    }
+
+    async fn list_once(&self, prefix: Option<&Key>, part: &NameRange) -> Result<Vec<Listed>> {
         let path = prefix.map_or("/".to_owned(), |prefix| format!("{prefix}/"));
-        let entries = async {
-            let lister = self.operator.lister(&path).await?;
-            lister.try_collect::<Vec<_>>().await
+        let below = path.trim_start_matches('/');
+        let options = ListOptions {
+            start_after: part.after.as_ref().map(|name| format!("{below}{name}")),
+            ..Default::default()
         };
-        let shown = prefix.map_or(self.base.clone(), |prefix| full_path(&self.base, prefix));
-        let entries = match entries.await {
-            Ok(entries) => entries,
-            Err(e) => {
-                return match from_opendal("list", shown, &e) {
-                    e if self.is_missing_prefix(&e) => Ok(Vec::new()),
-                    e => Err(e),
-                };
+        let mut listed = Vec::new();
+        let pages = async {
+            let mut lister = self.operator.lister_options(&path, options).await?;
+            while let Some(entry) = lister.try_next().await? {
+                // OpenDAL lists the prefix itself where the store has an object or directory for it.
+                let name = entry.path().strip_prefix(below).unwrap_or(entry.path());
+                let name = name.trim_matches('/');
+                let is_prefix = entry.metadata().mode() == EntryMode::DIR;
+                // Each page has its prefixes before its objects, so only these end it.
+                if !is_prefix && part.is_before(name) {
+                    break;
+                }
+                if name.is_empty() || name.contains('/') || !part.contains(name) {
+                    continue;
+                }
+                let name = name.to_owned();
+                listed.push(match is_prefix {
+                    true => Listed::Prefix { name },
+                    false => Listed::Object {
+                        name,
+                        len: entry.metadata().content_length(),
+                    },
+                });
             }
+            Ok(())
         };
-        let mut listed = Vec::with_capacity(entries.len());
-        for entry in entries {
-            // OpenDAL lists the prefix itself where the store has an object or directory for it.
-            let below = entry.path().strip_prefix(path.trim_start_matches('/'));
-            let name = below.unwrap_or(entry.path()).trim_matches('/');
-            if name.is_empty() || name.contains('/') {
-                continue;
-            }
-            listed.push(match entry.metadata().mode() {
-                EntryMode::DIR => Listed::Prefix { name: name.into() },
-                _ => Listed::Object {
-                    name: name.into(),
-                    len: entry.metadata().content_length(),
-                },
-            });
+        if let Err(e) = pages.await {
+            let shown = prefix.map_or(self.base.clone(), |prefix| full_path(&self.base, prefix));
+            return match from_opendal("list", shown, &e) {
+                e if self.is_missing_prefix(&e) => Ok(Vec::new()),
+                e => Err(e),
+            };
         }
         listed.sort_by_cached_key(sort_key);
         Ok(listed)

@@ -111,6 +111,8 @@ fn options_that_cannot_be_right() {
         ("threads", |b| b.transfer_threads(0)),
         ("many threads", |b| b.transfer_threads(65)),
         ("timeout", |b| b.snapshot_timeout(Duration::ZERO)),
+        ("cache", |b| b.cache_bytes((1 << 20) - 1)),
+        ("free space", |b| b.min_free_disk_bytes((1 << 40) + 1)),
         ("table name", |b| {
             b.table(&ValueStateDescriptor::<u64, u64>::new("a/b"))
         }),

@@ -1,0 +1,267 @@
+//! [`Heat`]: which chunk goes first when room is needed. S3-FIFO, weighed by bytes.
+//!
+//! New chunks enter a *small* queue of a tenth of the budget. Those that are read again before they reach its end move to
+//! the *main* queue; the others leave, and are remembered for a while in a *ghost* queue: one of these that comes back
+//! goes into the main queue at once. The main queue is a clock: a chunk that was read since it last came by loses one
+//! of at most three points and goes round again. So one pass of a scan flows through the small queue and harms nobody,
+//! what was hot once cools down, and a hit costs one counter. No I/O, no clock, no chance.
+//!
+//! Queue entries are not removed from the middle: each carries the stamp of its chunk's last move, and one with an
+//! older stamp is skipped.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::ObjectId;
+
+/// A chunk of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ChunkId {
+    pub object: ObjectId,
+    pub chunk: u32,
+}
+
+/// The share of the budget that new chunks have.
+const SMALL_SHARE: u64 = 10;
+
+/// A chunk's points are at most so many.
+const POINTS_MAX: u8 = 3;
+
+/// Entries of departed chunks that a queue may hold beside its live ones, before it is cleaned.
+const STALE_SLACK: usize = 1024;
+
+#[derive(Debug)]
+struct Node {
+    weight: u64,
+    points: u8,
+    in_main: bool,
+    stamp: u64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    entries: VecDeque<(ChunkId, u64)>,
+    bytes: u64,
+    live: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Heat {
+    capacity: u64,
+    nodes: HashMap<ChunkId, Node>,
+    small: Queue,
+    main: Queue,
+    ghosts: VecDeque<(ChunkId, u64)>,
+    ghost_stamps: HashMap<ChunkId, u64>,
+    stamp: u64,
+}
+
+impl Heat {
+    pub fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = bytes;
+    }
+
+    /// Takes a chunk in, or gives one that is in another weight. `warm`: straight into the main queue.
+    pub fn insert(&mut self, id: ChunkId, weight: u64, warm: bool) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            let queue = if node.in_main {
+                &mut self.main
+            } else {
+                &mut self.small
+            };
+            queue.bytes = queue.bytes - node.weight + weight;
+            node.weight = weight;
+            return;
+        }
+        let in_main = self.ghost_stamps.remove(&id).is_some() || warm;
+        self.push(id, weight, 0, in_main);
+    }
+
+    /// A user read the chunk.
+    pub fn touch(&mut self, id: &ChunkId) {
+        if let Some(node) = self.nodes.get_mut(id) {
+            node.points = (node.points + 1).min(POINTS_MAX);
+        }
+    }
+
+    /// Forgets a chunk without a ghost; nothing where it is not in.
+    pub fn remove(&mut self, id: &ChunkId) {
+        if let Some(node) = self.nodes.remove(id) {
+            let queue = if node.in_main {
+                &mut self.main
+            } else {
+                &mut self.small
+            };
+            queue.bytes -= node.weight;
+            queue.live -= 1;
+            if queue.entries.len() > 2 * queue.live + STALE_SLACK {
+                let nodes = &self.nodes;
+                queue
+                    .entries
+                    .retain(|(id, stamp)| nodes.get(id).is_some_and(|node| node.stamp == *stamp));
+            }
+        }
+    }
+
+    /// Takes the coldest chunk out.
+    pub fn evict(&mut self) -> Option<ChunkId> {
+        loop {
+            let small_first = self.small.bytes > self.capacity / SMALL_SHARE;
+            let from_small = self.small.live > 0 && (small_first || self.main.live == 0);
+            let queue = if from_small {
+                &mut self.small
+            } else {
+                &mut self.main
+            };
+            let (id, stamp) = queue.entries.pop_front()?;
+            let Some(node) = self.nodes.get(&id).filter(|node| node.stamp == stamp) else {
+                continue;
+            };
+            queue.bytes -= node.weight;
+            queue.live -= 1;
+            let (weight, points) = (node.weight, node.points);
+            self.nodes.remove(&id);
+            match (from_small, points) {
+                (true, 0) => {
+                    self.remember(id);
+                    return Some(id);
+                }
+                (false, 0) => return Some(id),
+                (true, _) => self.push(id, weight, 0, true),
+                (false, points) => self.push(id, weight, points - 1, true),
+            }
+        }
+    }
+
+    fn push(&mut self, id: ChunkId, weight: u64, points: u8, in_main: bool) {
+        self.stamp += 1;
+        let node = Node {
+            weight,
+            points,
+            in_main,
+            stamp: self.stamp,
+        };
+        let queue = if in_main {
+            &mut self.main
+        } else {
+            &mut self.small
+        };
+        queue.entries.push_back((id, self.stamp));
+        queue.bytes += weight;
+        queue.live += 1;
+        self.nodes.insert(id, node);
+    }
+
+    /// Keeps as many ghosts as there are chunks.
+    fn remember(&mut self, id: ChunkId) {
+        self.stamp += 1;
+        self.ghosts.push_back((id, self.stamp));
+        self.ghost_stamps.insert(id, self.stamp);
+        while self.ghosts.len() > self.nodes.len().max(16) {
+            if let Some((id, stamp)) = self.ghosts.pop_front()
+                && self.ghost_stamps.get(&id) == Some(&stamp)
+            {
+                self.ghost_stamps.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn id(chunk: u32) -> ChunkId {
+        ChunkId {
+            object: ObjectId(7),
+            chunk,
+        }
+    }
+
+    /// A cache of `capacity` chunks of weight 1; true where the read hit.
+    fn read(heat: &mut Heat, resident: &mut HashSet<u32>, capacity: usize, chunk: u32) -> bool {
+        if resident.contains(&chunk) {
+            heat.touch(&id(chunk));
+            return true;
+        }
+        if resident.len() == capacity {
+            let gone = heat.evict().unwrap();
+            assert!(resident.remove(&gone.chunk));
+        }
+        heat.insert(id(chunk), 1, false);
+        resident.insert(chunk);
+        false
+    }
+
+    fn cache(capacity: u64) -> (Heat, HashSet<u32>) {
+        let mut heat = Heat::default();
+        heat.set_capacity(capacity);
+        (heat, HashSet::new())
+    }
+
+    #[test]
+    fn a_scan_does_not_push_out_what_is_read_again() {
+        let (mut heat, mut resident) = cache(100);
+        for _ in 0..3 {
+            for chunk in 0..50 {
+                read(&mut heat, &mut resident, 100, chunk);
+            }
+        }
+        for chunk in 1000..5000 {
+            read(&mut heat, &mut resident, 100, chunk);
+        }
+        let kept = (0..50).filter(|chunk| resident.contains(chunk)).count();
+        assert_eq!(kept, 50);
+    }
+
+    #[test]
+    fn what_was_hot_cools_down() {
+        let (mut heat, mut resident) = cache(100);
+        let mut hits = 0;
+        for generation in 0..5 {
+            for round in 0..20 {
+                for chunk in 0..80 {
+                    let hit = read(&mut heat, &mut resident, 100, generation * 1000 + chunk);
+                    hits += usize::from(hit && round >= 10);
+                }
+            }
+        }
+        assert!(hits > 5 * 10 * 80 * 9 / 10, "{hits}");
+    }
+
+    #[test]
+    fn a_ghost_comes_back_into_the_main_queue() {
+        let (mut heat, mut resident) = cache(20);
+        for chunk in 0..30 {
+            read(&mut heat, &mut resident, 20, chunk);
+        }
+        let gone = (0..30)
+            .rev()
+            .find(|chunk| !resident.contains(chunk))
+            .unwrap();
+        read(&mut heat, &mut resident, 20, gone);
+        assert!(heat.nodes[&id(gone)].in_main);
+    }
+
+    #[test]
+    fn weights_and_removals_are_counted_and_queues_stay_short() {
+        let (mut heat, _) = cache(1000);
+        for chunk in 0..20_000 {
+            heat.insert(id(chunk), 5, chunk % 2 == 0);
+            heat.insert(id(chunk), 7, false);
+            if chunk >= 10 {
+                heat.remove(&id(chunk - 10));
+            }
+        }
+        heat.remove(&id(77));
+        assert_eq!(heat.small.bytes + heat.main.bytes, 70);
+        assert!(heat.small.entries.len() + heat.main.entries.len() < 5000);
+        let mut left = 0;
+        while heat.evict().is_some() {
+            left += 1;
+        }
+        assert_eq!((left, heat.small.bytes, heat.main.bytes), (10, 0, 0));
+        assert!(heat.ghosts.len() <= 16);
+    }
+}

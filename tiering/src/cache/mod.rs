@@ -1,0 +1,278 @@
+//! The chunk cache: parts of remote files on the local disk. One mechanism for block reads, resumable downloads and
+//! promoted files, which are three stages of one sparse file.
+//!
+//! * A read that misses is rounded up to pages of 1 KiB, asks the store for those that are absent, and hands its bytes out
+//!   as soon as they come; a few [writer threads](fill) store them behind it. [`read`]
+//! * A download [holds](hold) a file: it fills the missing pages, the whole is verified, and the data file gets its name in
+//!   the db directory.
+//! * A byte budget and free space of the file system bound what the files take. Space is reserved before it is written; cold
+//!   chunks of 64 KiB are punched out. [`room`], [`heat`]
+//!
+//! # Invariants
+//! * Every page that is given out was verified against its checksum just then. A wrong one costs a request.
+//! * A failure of the local disk never fails a read: it is counted, warned about now and then, and read through.
+//! * No lock is held across I/O but `map_writing` of one file, which only writers take, and `creating`, likewise.
+//! * The files on the disk and their crash story: [`mod@file`]. What is in memory: [`state`].
+
+mod file;
+mod fill;
+pub(crate) mod flight;
+mod geometry;
+mod heat;
+mod hold;
+mod landing;
+mod load;
+mod plan;
+mod read;
+mod room;
+mod state;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use lazurite_env::{Env, Error, IoRuntime, Result, remote::RemoteStore};
+
+use crate::{
+    Checksum, RemoteFile,
+    stats::{CacheUse, Counters},
+    sync::lock,
+};
+pub(crate) use geometry::PAGE_BYTES;
+pub(crate) use hold::Hold;
+pub(crate) use read::{Begun, Mode, Request, Tail};
+use state::State;
+
+/// A file is taken into the cache if it is shorter than this.
+const MAX_FILE_BYTES: u64 = 1 << 47;
+
+/// Warnings of one kind are no closer together.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// How remote bytes are kept on the local disk before whole files are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Whether reads of blocks fill the cache. Without, each goes to the store; downloads use the cache all the same, to
+    /// go on where they were after a restart. Defaults to true.
+    pub block_reads: bool,
+    /// Bytes of the local disk that the cache may take: resident pages, in blocks of 4 KiB, their checksums, and what
+    /// unfinished downloads have reserved. What a file system needs for its own records of a file is not counted. A file
+    /// that does not fit is not downloaded. Defaults to no limit but `min_free_bytes`.
+    pub budget_bytes: u64,
+    /// Bytes of the local disk that the cache and the download leave free, for flushes and compactions; where others take
+    /// them, the cache shrinks when it next stores something. Defaults to 256 MiB.
+    pub min_free_bytes: u64,
+    /// Threads that store what reads brought. Defaults to 2; at least 1.
+    pub writer_threads: usize,
+}
+
+impl Default for CacheOptions {
+    fn default() -> Self {
+        CacheOptions {
+            block_reads: true,
+            budget_bytes: u64::MAX,
+            min_free_bytes: 256 << 20,
+            writer_threads: 2,
+        }
+    }
+}
+
+/// What a remote object is, in the cache and in its file names: a hash of its key, length and checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ObjectId(pub u128);
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A remote object and its id.
+#[derive(Debug)]
+pub(crate) struct Object {
+    pub id: ObjectId,
+    pub file: RemoteFile,
+}
+
+impl Object {
+    pub fn new(file: &RemoteFile) -> Arc<Self> {
+        let identity = format!("{}\n{}\n{}", file.key, file.len, file.checksum);
+        let hash = Checksum::of(identity.as_bytes());
+        Arc::new(Object {
+            id: ObjectId(u128::from_be_bytes(hash.to_bytes())),
+            file: file.clone(),
+        })
+    }
+}
+
+/// A handle to the cache. Handles of table files, requests and download threads have one.
+#[derive(Clone)]
+pub(crate) struct Cache(Arc<Inner>);
+
+struct Inner {
+    base: Arc<dyn Env>,
+    dir: PathBuf,
+    store: Arc<dyn RemoteStore>,
+    runtime: IoRuntime,
+    counters: Arc<Counters>,
+    options: CacheOptions,
+    /// Block reads are stored. Switched off for good where the disk turns out not to be able to.
+    active: AtomicBool,
+    state: Mutex<State>,
+    /// Told whenever a write or a punch ended.
+    changed: Condvar,
+    /// Held while files are created or deleted, so that neither meets the other.
+    creating: Mutex<()>,
+    queue: fill::Queue,
+    warned: Mutex<Option<Instant>>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache")
+            .field("dir", &self.0.dir)
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a cache is made of.
+pub(crate) struct Parts {
+    pub base: Arc<dyn Env>,
+    /// Its directory, which is there.
+    pub dir: PathBuf,
+    pub store: Arc<dyn RemoteStore>,
+    pub runtime: IoRuntime,
+    pub counters: Arc<Counters>,
+    pub options: CacheOptions,
+}
+
+impl Cache {
+    /// A cache of what its directory holds of the objects `wanted`; all else there is removed. No request is made.
+    pub fn open(parts: Parts, wanted: &[RemoteFile]) -> Result<Self> {
+        let options = parts.options;
+        let cache = Cache(Arc::new(Inner {
+            base: parts.base,
+            dir: parts.dir,
+            store: parts.store,
+            runtime: parts.runtime,
+            counters: parts.counters,
+            options,
+            active: AtomicBool::new(options.block_reads),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            creating: Mutex::new(()),
+            queue: fill::Queue::default(),
+            warned: Mutex::new(None),
+        }));
+        cache.state().set_budget(options.budget_bytes);
+        cache.load(wanted);
+        cache.set_budget(options.budget_bytes);
+        if options.block_reads {
+            cache.start_writers()?;
+        }
+        Ok(cache)
+    }
+
+    /// What is left free of the local disk, in bytes.
+    pub fn min_free_bytes(&self) -> u64 {
+        self.0.options.min_free_bytes
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.0.state)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.0
+            .changed
+            .wait(state)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_active(&self) -> bool {
+        self.0.active.load(Ordering::Relaxed)
+    }
+
+    /// Changes the budget; where it is less than before, cold chunks go before this returns. Blocks on the local disk.
+    pub fn set_budget(&self, bytes: u64) {
+        self.state().set_budget(bytes);
+        // Makes room for nothing: what is over the budget goes.
+        self.reserve(0, 0);
+    }
+
+    /// What the cache takes and may take.
+    pub fn usage(&self) -> CacheUse {
+        let state = self.state();
+        CacheUse {
+            bytes: state.used,
+            budget: state.budget,
+        }
+    }
+
+    /// Forgets an object and deletes its files. Its readers go on, from the store.
+    pub fn retire(&self, object: ObjectId) {
+        let _creating = lock(&self.0.creating);
+        let retired = self.state().retire(object);
+        self.0.changed.notify_all();
+        if retired.is_some_and(|state| state.file.is_some()) {
+            self.delete_files(object, true);
+        }
+    }
+
+    /// Forgets every object that is not one of `wanted`.
+    pub fn retain(&self, wanted: &[RemoteFile]) {
+        let wanted: std::collections::HashSet<_> =
+            wanted.iter().map(|file| Object::new(file).id).collect();
+        let gone: Vec<_> = {
+            let state = self.state();
+            let ids = state.files.keys();
+            ids.filter(|id| !wanted.contains(id)).copied().collect()
+        };
+        for object in gone {
+            self.retire(object);
+        }
+    }
+
+    /// Deletes the files of an object; what cannot be deleted is left for the next open.
+    fn delete_files(&self, object: ObjectId, data_too: bool) {
+        let (data, map) = file::paths(&self.0.dir, object);
+        for path in data_too.then_some(data).iter().chain([&map]) {
+            match self.0.base.delete(path) {
+                Err(error) if !error.is_not_found() => {
+                    tracing::warn!(path = %path.display(), %error, "a file of the cache stays until the next open");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts a failure of the local disk, and warns about it now and then.
+    fn disk_failed(&self, error: &Error) {
+        Counters::add(&self.0.counters.cache_disk_failures, 1);
+        let mut warned = lock(&self.0.warned);
+        if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            *warned = Some(Instant::now());
+            tracing::warn!(%error, "the local cache fails: reads go on from the remote store");
+        }
+    }
+}
+
+impl State {
+    fn set_budget(&mut self, bytes: u64) {
+        self.budget = bytes;
+        self.heat.set_capacity(bytes);
+    }
+}

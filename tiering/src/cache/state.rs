@@ -1,0 +1,415 @@
+//! What the cache knows in memory: which pages are resident, what they take, and who is changing them. No I/O here.
+//!
+//! # Invariants
+//! * `used` is at least what the resident pages, the map blocks that hold their checksums and the map headers take on
+//!   the disk; it holds the reservations of those who are about to write, and the bytes of those who are about to punch
+//!   until they did.
+//! * A chunk is written by any number of threads (`writers`) or punched by one (`evicting`), never both. Of a file that
+//!   is `sealed` nothing is written or punched.
+//! * A chunk is in the heat if it has resident pages, nobody evicts it, and its file is not held by a download.
+//! * A file that was retired is not in `files`: whoever still works on it finds its number gone, and leaves no trace.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    sync::Arc,
+};
+
+use super::{
+    Object, ObjectId,
+    file::CacheFile,
+    flight::Flights,
+    geometry::{BLOCK_BYTES, chunks_in, disk_bytes, full, group_of, slices},
+    heat::{ChunkId, Heat},
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub budget: u64,
+    pub used: u64,
+    /// Chunks that are being punched.
+    pub evicting: usize,
+    pub files: HashMap<ObjectId, FileState>,
+    pub heat: Heat,
+    pub flights: Flights,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct FileState {
+    /// Tells this life of the object in the cache from earlier ones.
+    pub number: u64,
+    pub object: Arc<Object>,
+    /// Open once anything was stored.
+    pub file: Option<Arc<CacheFile>>,
+    pub chunks: BTreeMap<u32, Chunk>,
+    groups: HashMap<u32, Group>,
+    /// What it has in `used`, reservations apart.
+    charged: u64,
+    /// A download has it: its chunks are not evicted.
+    pub held: bool,
+    /// Nothing of it changes any more.
+    pub sealed: bool,
+    /// Writes and punches under way.
+    pub changing: usize,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// The resident pages.
+    pub bits: u64,
+    /// Tells this chunk from one that was here before.
+    pub born: u64,
+    pub writers: u32,
+    pub evicting: bool,
+}
+
+/// The chunks whose checksums are in one block of the map.
+#[derive(Debug, Default)]
+struct Group {
+    chunks: u32,
+    charged: bool,
+}
+
+/// Pages that somebody is about to write, and what they may take.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub object: ObjectId,
+    pub number: u64,
+    pub slices: Vec<(u32, u64)>,
+    pub needed: u64,
+}
+
+impl State {
+    /// The object's state; a new one where there is none.
+    pub fn file(&mut self, object: &Arc<Object>) -> &mut FileState {
+        let next = &mut self.next_number;
+        self.files.entry(object.id).or_insert_with(|| {
+            *next += 1;
+            FileState {
+                number: *next,
+                object: object.clone(),
+                file: None,
+                chunks: BTreeMap::new(),
+                groups: HashMap::new(),
+                charged: 0,
+                held: false,
+                sealed: false,
+                changing: 0,
+            }
+        })
+    }
+
+    /// The state of this life of the object, if that goes on.
+    pub fn life(&mut self, object: ObjectId, number: u64) -> Option<&mut FileState> {
+        self.files
+            .get_mut(&object)
+            .filter(|file| file.number == number)
+    }
+
+    /// Charges the block that the map's header takes. It was reserved.
+    pub fn charge_header(&mut self, object: ObjectId, number: u64, file: Arc<CacheFile>) {
+        if let Some(state) = self.life(object, number) {
+            state.file = Some(file);
+            state.charged += BLOCK_BYTES;
+        } else {
+            self.used -= BLOCK_BYTES;
+        }
+    }
+
+    /// Takes those of `pages` to write that are absent and that nobody punches. `None` where there are none, or the file
+    /// is gone or sealed.
+    pub fn claim(&mut self, object: ObjectId, number: u64, pages: Range<u64>) -> Option<Claim> {
+        self.next_number += 1;
+        let born = self.next_number;
+        let file = self.life(object, number).filter(|file| !file.sealed)?;
+        let mut claim = Claim {
+            object,
+            number,
+            slices: Vec::new(),
+            needed: 0,
+        };
+        for (at, wanted) in slices(pages) {
+            let chunk = file.chunks.entry(at).or_insert_with(|| {
+                file.groups.entry(group_of(at)).or_default().chunks += 1;
+                Chunk {
+                    born,
+                    ..Chunk::default()
+                }
+            });
+            let absent = wanted & !chunk.bits;
+            if chunk.evicting || absent == 0 {
+                continue;
+            }
+            chunk.writers += 1;
+            claim.needed += disk_bytes(chunk.bits | absent) - disk_bytes(chunk.bits);
+            if !file.groups.entry(group_of(at)).or_default().charged {
+                claim.needed += BLOCK_BYTES;
+            }
+            claim.slices.push((at, absent));
+        }
+        if claim.slices.is_empty() {
+            return None;
+        }
+        file.changing += 1;
+        Some(claim)
+    }
+
+    /// Ends a claim. `written`: its pages are on the disk and become resident. Gives what of `claim.needed` was turned
+    /// into charges, and the chunks of which something may be on the disk that is not resident: they must be vacated.
+    pub fn settle(&mut self, claim: &Claim, written: bool) -> (u64, Vec<u32>) {
+        let (heat, files) = (&mut self.heat, &mut self.files);
+        let Some(file) = files
+            .get_mut(&claim.object)
+            .filter(|file| file.number == claim.number)
+        else {
+            return (0, Vec::new());
+        };
+        let (before, mut dirty) = (file.charged, Vec::new());
+        for &(at, mask) in &claim.slices {
+            let Some(chunk) = file.chunks.get_mut(&at) else {
+                continue;
+            };
+            chunk.writers -= 1;
+            if !written {
+                dirty.push(at);
+                continue;
+            }
+            let old = disk_bytes(chunk.bits);
+            chunk.bits |= mask;
+            file.charged += disk_bytes(chunk.bits) - old;
+            let group = file.groups.entry(group_of(at)).or_default();
+            if !group.charged {
+                group.charged = true;
+                file.charged += BLOCK_BYTES;
+            }
+            if !file.held {
+                let object = claim.object;
+                heat.insert(ChunkId { object, chunk: at }, disk_bytes(chunk.bits), false);
+            }
+        }
+        file.changing -= 1;
+        (file.charged - before, dirty)
+    }
+
+    /// Gives a claim back of which nothing was written. Gives the chunks that are empty now and the last ones of a map block
+    /// that is on the disk: they must be vacated.
+    pub fn abandon(&mut self, claim: &Claim) -> Vec<u32> {
+        let mut last = Vec::new();
+        if let Some(file) = self.life(claim.object, claim.number) {
+            file.changing -= 1;
+        }
+        for &(at, _) in &claim.slices {
+            let Some(file) = self.life(claim.object, claim.number) else {
+                break;
+            };
+            let Some(chunk) = file.chunks.get_mut(&at) else {
+                continue;
+            };
+            chunk.writers -= 1;
+            if chunk.writers > 0 || chunk.bits != 0 {
+                continue;
+            }
+            let group = file.groups.get(&group_of(at));
+            if group.is_some_and(|group| group.charged && group.chunks == 1) {
+                last.push(at);
+            } else {
+                self.forget_chunk(claim.object, claim.number, at);
+            }
+        }
+        last
+    }
+
+    /// Takes in what a map on the disk holds. Charged, whether or not the budget allows it.
+    pub fn load(&mut self, object: &Arc<Object>, file: Arc<CacheFile>, resident: &[(u32, u64)]) {
+        self.next_number += 1;
+        let born = self.next_number;
+        let id = object.id;
+        let state = self.file(object);
+        state.file = Some(file);
+        state.charged = BLOCK_BYTES;
+        for &(at, bits) in resident {
+            let chunk = Chunk {
+                bits,
+                born,
+                ..Chunk::default()
+            };
+            state.charged += disk_bytes(bits);
+            let group = state.groups.entry(group_of(at)).or_default();
+            group.chunks += 1;
+            if !std::mem::replace(&mut group.charged, true) {
+                state.charged += BLOCK_BYTES;
+            }
+            state.chunks.insert(at, chunk);
+        }
+        self.used += self.files[&id].charged;
+        for &(chunk, bits) in resident {
+            self.heat
+                .insert(ChunkId { object: id, chunk }, disk_bytes(bits), true);
+        }
+    }
+
+    /// Marks a chunk as being punched. `false` where somebody writes or punches it, or may not any more.
+    pub fn begin_vacate(&mut self, object: ObjectId, number: u64, at: u32) -> bool {
+        let Some(file) = self.life(object, number).filter(|file| !file.sealed) else {
+            return false;
+        };
+        let Some(chunk) = file.chunks.get_mut(&at) else {
+            return false;
+        };
+        if chunk.writers > 0 || chunk.evicting || file.file.is_none() {
+            return false;
+        }
+        chunk.evicting = true;
+        file.changing += 1;
+        self.evicting += 1;
+        self.heat.remove(&ChunkId { object, chunk: at });
+        true
+    }
+
+    /// True where the chunk is the last one of its map block.
+    pub fn is_last_of_group(&mut self, object: ObjectId, number: u64, at: u32) -> bool {
+        self.life(object, number)
+            .and_then(|file| file.groups.get(&group_of(at)))
+            .is_some_and(|group| group.chunks == 1)
+    }
+
+    /// The chunk is absent from here on. To be called while `map_writing` is held, so that nobody writes into a map block
+    /// that goes.
+    pub fn forget_chunk(&mut self, object: ObjectId, number: u64, at: u32) {
+        let Some(file) = self.life(object, number) else {
+            return;
+        };
+        let Some(chunk) = file.chunks.remove(&at) else {
+            return;
+        };
+        let mut freed = disk_bytes(chunk.bits);
+        if let Some(group) = file.groups.get_mut(&group_of(at)) {
+            group.chunks -= 1;
+            if group.chunks == 0 {
+                freed += u64::from(group.charged) * BLOCK_BYTES;
+                file.groups.remove(&group_of(at));
+            }
+        }
+        file.charged -= freed;
+        self.used -= freed;
+    }
+
+    /// Ends what [`begin_vacate`](Self::begin_vacate) began.
+    pub fn end_vacate(&mut self, object: ObjectId, number: u64) {
+        self.evicting -= 1;
+        if let Some(file) = self.life(object, number) {
+            file.changing -= 1;
+        }
+    }
+
+    /// The coldest chunks that together free `bytes`, marked as being punched.
+    pub fn pick(&mut self, bytes: u64) -> Vec<(ChunkId, u64)> {
+        let (mut victims, mut busy, mut freed) = (Vec::new(), Vec::new(), 0);
+        while freed < bytes {
+            let Some(id) = self.heat.evict() else { break };
+            let Some(file) = self.files.get(&id.object) else {
+                continue;
+            };
+            let number = file.number;
+            let Some(bits) = file.chunks.get(&id.chunk).map(|chunk| chunk.bits) else {
+                continue;
+            };
+            if self.begin_vacate(id.object, number, id.chunk) {
+                freed += disk_bytes(bits);
+                victims.push((id, number));
+            } else {
+                busy.push((id, disk_bytes(bits)));
+            }
+        }
+        for (id, weight) in busy {
+            self.heat.insert(id, weight, true);
+        }
+        victims
+    }
+
+    /// Objects of which only the files are left.
+    pub fn empty_files(&self) -> Vec<ObjectId> {
+        let empty = |file: &&FileState| {
+            file.chunks.is_empty() && file.charged > 0 && file.changing == 0 && !file.held
+        };
+        let files = self.files.values().filter(empty);
+        files.map(|file| file.object.id).collect()
+    }
+
+    /// Forgets an object and what it is charged. The caller deletes its files.
+    pub fn retire(&mut self, object: ObjectId) -> Option<FileState> {
+        let file = self.files.remove(&object)?;
+        self.used -= file.charged;
+        for &chunk in file.chunks.keys() {
+            self.heat.remove(&ChunkId { object, chunk });
+        }
+        self.flights.forget(object);
+        Some(file)
+    }
+
+    /// Takes a file's chunks out of the heat, or back in.
+    pub fn set_held(&mut self, object: ObjectId, number: u64, held: bool) {
+        let (heat, files) = (&mut self.heat, &mut self.files);
+        let Some(file) = files.get_mut(&object).filter(|file| file.number == number) else {
+            return;
+        };
+        file.held = held;
+        if !held {
+            file.sealed = false;
+        }
+        for (&at, chunk) in &file.chunks {
+            let id = ChunkId { object, chunk: at };
+            if held {
+                heat.remove(&id);
+            } else if chunk.bits != 0 && !chunk.evicting {
+                heat.insert(id, disk_bytes(chunk.bits), true);
+            }
+        }
+    }
+}
+
+impl FileState {
+    /// The pages that are absent, as runs in order.
+    pub fn missing(&self) -> Vec<Range<u64>> {
+        let len = self.object.file.len;
+        let mut missing: Vec<Range<u64>> = Vec::new();
+        for at in 0..chunks_in(len) as u32 {
+            let resident = self
+                .chunks
+                .get(&at)
+                .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
+            for run in super::geometry::runs(at, full(at, len) & !resident) {
+                match missing.last_mut() {
+                    Some(last) if last.end == run.start => last.end = run.end,
+                    _ => missing.push(run),
+                }
+            }
+        }
+        missing
+    }
+
+    /// What the file takes when it is whole, beyond what it is charged now.
+    pub fn bytes_to_whole(&self) -> u64 {
+        let len = self.object.file.len;
+        let chunks = chunks_in(len) as u32;
+        let groups = if chunks == 0 {
+            0
+        } else {
+            u64::from(group_of(chunks - 1)) + 1
+        };
+        let whole: u64 = (0..chunks).map(|at| disk_bytes(full(at, len))).sum();
+        (whole + groups * BLOCK_BYTES + BLOCK_BYTES).saturating_sub(self.charged)
+    }
+
+    /// Bytes of the resident pages.
+    pub fn resident_bytes(&self) -> u64 {
+        let missing = self.missing();
+        let len = self.object.file.len;
+        let bytes = |run: &Range<u64>| {
+            (run.end * super::geometry::PAGE_BYTES).min(len)
+                - run.start * super::geometry::PAGE_BYTES
+        };
+        len - missing.iter().map(bytes).sum::<u64>()
+    }
+}
