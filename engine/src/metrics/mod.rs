@@ -1,4 +1,4 @@
-//! Figures of every open backend of this process, for Prometheus and for any other recorder of the [`metrics`](::metrics)
+//! Figures of every open backend of this process, for Prometheus and for any other recorder of the `metrics`
 //! crate. `docs/METRICS.md` lists them.
 //!
 //! `serve` (feature `prometheus`, on by default) is all that a program needs: it installs a recorder and answers scrapes.
