@@ -25,7 +25,7 @@ pub struct RetryCount {
 }
 
 /// The requests that were sent again after a temporary error, since the process began: by kind of store and operation,
-/// in that order. Parts of large uploads are `write`.
+/// in that order. All requests of an upload in parts are `write`.
 pub fn retries() -> Vec<RetryCount> {
     let counts = COUNTS.lock().unwrap_or_else(PoisonError::into_inner);
     let rows = counts.iter();
