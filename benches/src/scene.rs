@@ -39,6 +39,8 @@ pub struct SceneOptions {
     pub block_cache_bytes: usize,
     /// Whether puts write a write-ahead log, which is not synced.
     pub wal: bool,
+    /// Whether RocksDB counts what it does, below [`SideKind::Typed`] alone.
+    pub statistics: bool,
 }
 
 /// Databases with the same content, files and options. Its directory goes with it.
@@ -126,6 +128,7 @@ fn open_typed(
             block_cache_bytes: options.block_cache_bytes,
             // Room for all that is put: a flush in a slice of one side would fall on that of another.
             write_buffer_bytes: 256 << 20,
+            statistics: options.statistics,
             ..RocksDbOptions::default()
         })
         .open()?;

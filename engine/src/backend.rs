@@ -19,6 +19,7 @@ use crate::{
     builder::{Durability, StateBackendBuilder, check_cache_bytes},
     directory::Directory,
     key_groups::KeyGroupRange,
+    metrics::{self, PhaseClock},
     open::{Prepared, prepare, with_elapsed},
     rocks::{Column, Db, DbConfig},
     snapshot::{
@@ -54,6 +55,7 @@ pub struct StateBackend {
     union: Arc<UnionEnv>,
     rocks_env: Arc<RocksEnv>,
     report: Option<RestoreReport>,
+    metrics_id: u64,
     timeout: Duration,
     directory: Directory,
 }
@@ -77,12 +79,15 @@ impl StateBackend {
             Some(range) => range,
             None => KeyGroupRange::all(options.key_groups)?,
         };
-        let prepared = prepare(&options, range)?;
+        let mut phases = PhaseClock::start(&metrics::RESTORE_PHASE_SECONDS, &options.job);
+        let prepared = prepare(&options, range, &mut phases)?;
         let union = prepared.union.clone();
         if options.load_policy == LoadPolicy::Eager && union.remote_files() > 0 {
             union.download().start()?;
             union.download().wait_until_local()?;
+            phases.ended("download");
         }
+        union.observe_reads(metrics::observe_reads(&options.job));
         let rocks_env = Arc::new(rocksdb_env(union.clone())?);
         let counted = union.clone();
         let db = Db::open(DbConfig {
@@ -95,6 +100,7 @@ impl StateBackend {
             remote_files: Arc::new(move || counted.remote_files()),
             lock: Some(prepared.directory.lock()),
         })?;
+        phases.ended("database");
         if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
             union.download().start_after(FIRST_READS)?;
         }
@@ -115,6 +121,14 @@ impl StateBackend {
             prepared.known,
             settings,
         );
+        let snapshots = Arc::new(snapshots);
+        let report = with_elapsed(prepared.report, begun);
+        let metrics_id = metrics::join(metrics::Source {
+            db: db.clone(),
+            snapshots: snapshots.clone(),
+            requests: prepared.requests,
+            restored: report.clone(),
+        });
         Ok(StateBackend {
             running: Mutex::new(None),
             tables: Mutex::new(prepared.tables),
@@ -123,10 +137,11 @@ impl StateBackend {
                 key_groups: options.key_groups,
                 range,
             }),
-            snapshots: Arc::new(snapshots),
+            snapshots,
             union,
             rocks_env,
-            report: with_elapsed(prepared.report, begun),
+            report,
+            metrics_id,
             timeout: options.snapshot_timeout,
             directory: prepared.directory,
         })
@@ -169,15 +184,31 @@ impl StateBackend {
             return Err(Error::SnapshotInProgress);
         }
         self.snapshots.history().check_alone()?;
+        let figures = &self.snapshots.figures;
+        figures.begun();
+        let (pending, run) = self.begin_snapshot(options).inspect_err(|error| {
+            figures.ended(Err(error));
+        })?;
+        *running = Some(run);
+        Ok(pending)
+    }
+
+    /// The synchronous part, and the thread of the other one.
+    fn begin_snapshot(&self, options: SnapshotOptions) -> Result<(PendingSnapshot, Running)> {
         let begun = Instant::now();
         let deadline = Deadline::new(options.timeout.unwrap_or(self.timeout));
         let id = self.snapshots.history().next_id();
         let staging = self.snapshots.staging.join(format!("chk-{id}-{}", token()));
+        let mut phases = PhaseClock::start(
+            &metrics::SNAPSHOT_PHASE_SECONDS,
+            self.snapshots.layout.job().as_str(),
+        );
         let capture = Capture::take(
             &self.context.db,
             &self.union,
             &mut self.snapshots.registry(),
             staging,
+            &mut phases,
         )?;
         let job = Job {
             id,
@@ -186,6 +217,7 @@ impl StateBackend {
             options,
             deadline: deadline.clone(),
             sync: begun.elapsed(),
+            phases,
         };
         let (alive, ended) = channel();
         let context = self.snapshots.clone();
@@ -196,11 +228,11 @@ impl StateBackend {
                 job.run(&context)
             })
             .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
-        *running = Some(Running {
+        let running = Running {
             deadline: deadline.clone(),
             ended,
-        });
-        Ok(PendingSnapshot::new(id, deadline, thread))
+        };
+        Ok((PendingSnapshot::new(id, deadline, thread), running))
     }
 
     /// Writes what is in memory to local files of level 0, of all tables at the same point in time. Snapshots do this by
@@ -341,6 +373,7 @@ impl Drop for StateBackend {
             let _ = running.ended.recv();
         }
         self.union.download().stop();
+        metrics::leave(self.metrics_id);
         self.context.db.close();
     }
 }

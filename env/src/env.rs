@@ -77,6 +77,36 @@ pub enum Activity {
     Reread = 8,
 }
 
+impl Activity {
+    /// Every activity, at the place of its number.
+    pub const ALL: [Activity; 9] = [
+        Activity::Unknown,
+        Activity::Get,
+        Activity::MultiGet,
+        Activity::Iterate,
+        Activity::Compaction,
+        Activity::Flush,
+        Activity::Open,
+        Activity::Verify,
+        Activity::Reread,
+    ];
+
+    /// A word for it, as figures and their labels use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activity::Unknown => "unknown",
+            Activity::Get => "get",
+            Activity::MultiGet => "multi_get",
+            Activity::Iterate => "iterate",
+            Activity::Compaction => "compaction",
+            Activity::Flush => "flush",
+            Activity::Open => "open",
+            Activity::Verify => "verify",
+            Activity::Reread => "reread",
+        }
+    }
+}
+
 /// What kind of block a read is for, where the reader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u8)]

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::reads::ReadCounters;
+
 /// What the tiers did since the [`UnionEnv`](crate::UnionEnv) was opened. Each number is right by itself; they are not
 /// read at one instant.
 ///
@@ -65,6 +67,7 @@ pub(crate) struct Counters {
     pub cache_dropped: AtomicU64,
     pub cache_disk_failures: AtomicU64,
     pub cache_mismatches: AtomicU64,
+    pub reads: ReadCounters,
 }
 
 /// What the chunk cache takes of the local disk and may take, in bytes.

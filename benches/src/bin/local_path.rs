@@ -21,6 +21,9 @@ struct Args {
     /// Only this side (plain, control, env, coded or typed), alone: for a profiler.
     #[arg(long, value_parser = parse_side)]
     side: Option<SideKind>,
+    /// Has the RocksDB below ValueState count what `RocksDbOptions::statistics` says, and no other side.
+    #[arg(long)]
+    statistics: bool,
     /// A table, or one JSON document.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -48,7 +51,10 @@ fn main() -> Result<()> {
         heading();
     }
     for case in CASES.iter().filter(|case| case.name.contains(&args.case)) {
-        let needed = case.scene(args.entries);
+        let needed = SceneOptions {
+            statistics: args.statistics,
+            ..case.scene(args.entries)
+        };
         let built = match scene.take() {
             Some((options, built)) if options == needed => built,
             _ => Scene::build(needed)?,

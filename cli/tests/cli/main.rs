@@ -2,6 +2,7 @@
 
 mod cache;
 mod kill;
+mod metrics;
 mod points;
 mod process;
 mod readme;

@@ -18,6 +18,7 @@ mod cursor;
 mod db;
 mod error;
 mod events;
+mod figures;
 mod live_files;
 mod options;
 mod pool;

@@ -18,6 +18,7 @@ use lazurite_tiering::UnionEnv;
 use super::registry::Registry;
 use crate::{
     Error, Result,
+    metrics::PhaseClock,
     rocks::{Db, LiveFile, LiveFileKind},
 };
 
@@ -48,8 +49,10 @@ impl Capture {
         union: &UnionEnv,
         registry: &mut Registry,
         staging: PathBuf,
+        phases: &mut PhaseClock,
     ) -> Result<Self> {
         db.flush_all()?;
+        phases.ended("flush");
         union.create_dir_all(&staging)?;
         let mut capture = Capture {
             files: Vec::new(),
@@ -57,7 +60,10 @@ impl Capture {
             staging,
         };
         match capture.fill(db, union, registry) {
-            Ok(()) => Ok(capture),
+            Ok(()) => {
+                phases.ended("link");
+                Ok(capture)
+            }
             Err(error) => {
                 capture.discard(union);
                 Err(error)

@@ -9,7 +9,7 @@ use lazurite_env::{IoRuntime, remote::RemoteStore};
 use lazurite_env_rocksdb::RocksEnv;
 use lazurite_tiering::UnionEnv;
 
-use super::{layout::JobLayout, registry::Registry, retention::History};
+use super::{figures::Figures, layout::JobLayout, registry::Registry, retention::History};
 use crate::key_groups::KeyGroupRange;
 
 /// The parts that a snapshot needs. The two locks are only taken by the one snapshot under way: by its start, then by its
@@ -28,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) range: KeyGroupRange,
     pub(crate) retained: usize,
     pub(crate) upload_threads: usize,
+    pub(crate) figures: Figures,
     registry: Mutex<Registry>,
     history: Mutex<History>,
 }
@@ -80,6 +81,7 @@ impl Context {
             range,
             retained,
             upload_threads,
+            figures: Figures::default(),
             registry: Mutex::new(known.registry),
             history: Mutex::new(known.history),
         }

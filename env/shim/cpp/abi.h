@@ -20,6 +20,17 @@ typedef struct lz_pending lz_pending;
 typedef struct lz_writable lz_writable;
 typedef struct lz_lock lz_lock;
 typedef struct lz_counters lz_counters;
+
+// Activities that are counted by themselves: those of Rust's `Activity`, and room for more.
+#define LZ_ACTIVITIES 16
+
+typedef struct {
+  uint64_t reads;
+  uint64_t bytes;
+  // Calls that were timed, and what they took together.
+  uint64_t sampled;
+  uint64_t sampled_nanos;
+} lz_local_reads;
 typedef struct rocksdb_env_t rocksdb_env_t;
 
 // What C++ has to tell apart; the whole error is found again by its token.
@@ -125,7 +136,8 @@ void lz_writable_free(lz_writable* file);
 
 // Takes `env`, also where it fails (null). `*counters` belongs to the caller.
 rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_counters** counters) noexcept;
-uint64_t lz_counters_local_reads(const lz_counters* counters) noexcept;
+// Writes LZ_ACTIVITIES sums, each at the number of its activity.
+void lz_counters_local_reads(const lz_counters* counters, lz_local_reads* sums) noexcept;
 void lz_counters_free(lz_counters* counters) noexcept;
 
 typedef struct {

@@ -8,8 +8,6 @@ using ROCKSDB_NAMESPACE::Env;
 using ROCKSDB_NAMESPACE::FileOptions;
 using ROCKSDB_NAMESPACE::IOType;
 
-namespace {
-
 uint8_t ToActivity(Env::IOActivity activity) {
   switch (activity) {
     case Env::IOActivity::kGet:
@@ -34,6 +32,8 @@ uint8_t ToActivity(Env::IOActivity activity) {
       return 0;
   }
 }
+
+namespace {
 
 // RocksDB 11.8.1 leaves the type of most reads unknown.
 uint8_t ToBlock(IOType type) {

@@ -21,6 +21,9 @@ using ROCKSDB_NAMESPACE::IOHandleDeleter;
 using ROCKSDB_NAMESPACE::IOOptions;
 using ROCKSDB_NAMESPACE::Slice;
 
+// The number of an activity in Rust.
+uint8_t ToActivity(ROCKSDB_NAMESPACE::Env::IOActivity activity);
+
 // RocksDB's own POSIX file plus a counter. Everything that is not overridden goes to the POSIX file.
 class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
  public:
@@ -29,13 +32,17 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override {
-    reads_->Add(1);
-    return target()->Read(offset, n, options, result, scratch, dbg);
+    return reads_->Count(ToActivity(options.io_activity), 1, n,
+                         [&] { return target()->Read(offset, n, options, result, scratch, dbg); });
   }
 
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override {
-    reads_->Add(num_reqs);
-    return target()->MultiRead(reqs, num_reqs, options, dbg);
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < num_reqs; ++i) {
+      bytes += reqs[i].len;
+    }
+    return reads_->Count(ToActivity(options.io_activity), num_reqs, bytes,
+                         [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); });
   }
 
   // Never begins a read of its own, so that every handle that reaches Poll and AbortIO is a PendingRandomRead; RocksDB
@@ -45,8 +52,8 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   bool SubmitReadAsync(FSReadRequest& req, const IOOptions& opts, std::function<void(FSReadRequest&)> cb,
                        IODebugContext* dbg) override {
-    reads_->Add(1);
-    return target()->SubmitReadAsync(req, opts, std::move(cb), dbg);
+    return reads_->Count(ToActivity(opts.io_activity), 1, req.len,
+                         [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); });
   }
 
  private:

@@ -27,7 +27,9 @@ rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_counters** counters) noexce
   }
 }
 
-uint64_t lz_counters_local_reads(const lz_counters* counters) noexcept { return counters->local_reads->Sum(); }
+void lz_counters_local_reads(const lz_counters* counters, lz_local_reads* sums) noexcept {
+  counters->local_reads->Sum(sums);
+}
 
 void lz_counters_free(lz_counters* counters) noexcept { delete counters; }
 

@@ -32,5 +32,5 @@ mod rocksdb_env;
 mod sst_info;
 
 pub use cause::cause;
-pub use rocksdb_env::{RocksEnv, rocksdb_env};
+pub use rocksdb_env::{LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};

@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt, ptr, sync::Arc};
 
-use lazurite_env::{Env, Error, ErrorKind, Result};
+use lazurite_env::{Activity, Env, Error, ErrorKind, Result};
 use librocksdb_sys::rocksdb_env_t;
 
 use crate::env::EnvHandle;
@@ -13,9 +13,28 @@ struct Counters {
     _opaque: [u8; 0],
 }
 
+/// `LZ_ACTIVITIES`.
+const ACTIVITIES: usize = 16;
+
+const _: () = assert!(Activity::ALL.len() <= ACTIVITIES);
+
+/// Reads that RocksDB made from local files for one activity; `lz_local_reads`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalReads {
+    /// How many; each range of a batch counts.
+    pub reads: u64,
+    /// Bytes that were asked for.
+    pub bytes: u64,
+    /// Calls that were timed: the first of each thread, and then one in 64.
+    pub sampled: u64,
+    /// Nanoseconds that these took together.
+    pub sampled_nanos: u64,
+}
+
 unsafe extern "C" {
     fn lz_rocksdb_env_create(env: *mut c_void, counters: *mut *mut Counters) -> *mut rocksdb_env_t;
-    fn lz_counters_local_reads(counters: *const Counters) -> u64;
+    fn lz_counters_local_reads(counters: *const Counters, sums: *mut LocalReads);
     fn lz_counters_free(counters: *mut Counters);
 }
 
@@ -65,8 +84,20 @@ impl RocksEnv {
     /// Reads that RocksDB made from local files since this Env was created, files that were swapped to the local disk
     /// included; each range of a batch counts. Does not block; reads made meanwhile may be missing.
     pub fn local_reads(&self) -> u64 {
-        // SAFETY: `counters` lives until Drop.
-        unsafe { lz_counters_local_reads(self.counters) }
+        self.sums().iter().map(|sum| sum.reads).sum()
+    }
+
+    /// The same, by what the reads were for.
+    pub fn local_reads_by_activity(&self) -> [(Activity, LocalReads); Activity::ALL.len()] {
+        let sums = self.sums();
+        Activity::ALL.map(|activity| (activity, sums[activity as usize]))
+    }
+
+    fn sums(&self) -> [LocalReads; ACTIVITIES] {
+        let mut sums = [LocalReads::default(); ACTIVITIES];
+        // SAFETY: `counters` lives until Drop; the call writes `ACTIVITIES` sums, for which there is room.
+        unsafe { lz_counters_local_reads(self.counters, sums.as_mut_ptr()) };
+        sums
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{Error, ErrorKind, Result};
 
-use super::RemoteOptions;
+use super::{RemoteOptions, retries};
 
 /// Longest that `open` goes on trying.
 const OPEN_DEADLINE_MAX: Duration = Duration::from_secs(5);
@@ -48,15 +48,21 @@ impl Retry {
             Err(e) if e.is_temporary() => Some(e.to_string()),
             _ => None,
         };
-        self.repeat(attempt, why_again).await
+        let again = |result: &Result<T>| {
+            if let Err(error) = result {
+                retries::count(error);
+            }
+        };
+        self.repeat(attempt, why_again, again).await
     }
 
     /// Repeats what may be carried out twice while `why_again` of its outcome says a reason, until the deadline, and gives
-    /// the last outcome.
+    /// the last outcome. `again` is told each outcome that is not the last.
     pub(super) async fn repeat<T, F>(
         &self,
         mut attempt: impl FnMut() -> F,
         why_again: impl Fn(&T) -> Option<String>,
+        again: impl Fn(&T),
     ) -> T
     where
         F: Future<Output = T>,
@@ -76,6 +82,7 @@ impl Retry {
                 .delay(number)
                 .mul_f64(1.0 + rand::random::<f64>() / 2.0);
             tracing::debug!(%reason, ?delay, "a remote request is sent again");
+            again(&outcome);
             // Not kept for as long as the wait.
             drop(outcome);
             tokio::time::sleep(delay.min(left)).await;
@@ -129,6 +136,23 @@ mod tests {
 
     fn fail(kind: ErrorKind) -> Result<()> {
         Err(Error::new(kind, "put", "x", ""))
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_again_is_counted() {
+        let mut left = 3;
+        let attempt = || {
+            left -= 1;
+            let answer = match left {
+                0 => Ok(()),
+                _ => Err(Error::new(ErrorKind::Unavailable, "try", "counted://x", "")),
+            };
+            async move { answer }
+        };
+        quick(Duration::from_secs(5)).run(attempt).await.unwrap();
+        let all = retries::retries();
+        let counted = all.iter().find(|row| row.scheme == "counted").unwrap();
+        assert_eq!((counted.operation, counted.count), ("try", 2));
     }
 
     async fn tries(retry: &Retry, kind: ErrorKind) -> u32 {

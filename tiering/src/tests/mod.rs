@@ -9,6 +9,7 @@ mod cache_stress;
 mod crash;
 mod download;
 mod names;
+mod observed;
 mod reads;
 mod restore;
 

@@ -40,6 +40,7 @@ use crate::{
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
     layout::{Layout, is_table_name},
+    reads::{ReadObserver, ReadStats},
     stats::Counters,
     sync::lock,
     tails,
@@ -253,6 +254,17 @@ impl UnionEnv {
             local_files: (self.core.catalog.len() as u64).saturating_sub(remote_files),
             ..self.core.counters.read()
         }
+    }
+
+    /// Reads of files that were remote when they were opened, by what served them and what they were for: a row for each
+    /// pair, those without a read included.
+    pub fn read_stats(&self) -> Vec<ReadStats> {
+        self.core.counters.reads.stats().collect()
+    }
+
+    /// Tells `observer` how long readers wait for bytes from the store, from now on. The first observer stays.
+    pub fn observe_reads(&self, observer: ReadObserver) {
+        self.core.counters.reads.observe(observer);
     }
 
     /// The remote objects that may still be read through this union: they must not be deleted from the store.

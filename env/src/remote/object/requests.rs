@@ -20,7 +20,7 @@ use super::{
 };
 use crate::remote::{
     CommitPrimitive, Key, Listed, RemoteOptions, error::at_open, error::from_opendal, full_path,
-    retry::Retry, sort_key, too_short,
+    retries, retry::Retry, sort_key, too_short,
 };
 
 /// What is done on the store's runtime.
@@ -55,6 +55,7 @@ impl Requests {
             permits: permits.clone(),
             timeout: options.request_timeout,
             retry: retry.clone(),
+            scheme: retries::scheme(&uri).to_owned(),
         };
         // The timeout is inside, so that waiting for a permit is not timed.
         let limit = ConcurrentLimitLayer::with_semaphore(permits);

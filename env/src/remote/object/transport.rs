@@ -20,7 +20,7 @@ use opendal::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::remote::{error::cause, retry::Retry};
+use crate::remote::{error::cause, retries, retry::Retry};
 
 /// Longest answer in which a code is looked for.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -61,6 +61,8 @@ pub(super) struct UploadRequests {
     /// For each try, from its permit to the end of the answer.
     pub(super) timeout: Duration,
     pub(super) retry: Retry,
+    /// The kind of store, to count retries by.
+    pub(super) scheme: String,
 }
 
 impl Layer for UploadRequests {
@@ -103,7 +105,9 @@ impl HttpTransport for Transport {
         // Any other asks for credentials, for which all who sign wait, also those that have a permit.
         let answer = if request.extensions().get::<ServiceOperation>().is_some() {
             let attempt = || self.send_with_permit(request.clone());
-            self.requests.retry.repeat(attempt, why_again).await?
+            let again = |_: &Answer| retries::count_for(&self.requests.scheme, "write");
+            let retry = &self.requests.retry;
+            retry.repeat(attempt, why_again, again).await?
         } else {
             self.send(request).await?
         };
