@@ -9,7 +9,7 @@
 //!   [`Env::sync_dir`] on its directory returned. Before that a power cut may lose it; a crash of the process does not.
 //! * **Atomic.** `rename` replaces its target atomically: a reader sees the old file or the new one.
 //! * **Parallel.** Every method may be called from any thread at once.
-//! * A missing file is [`ErrorKind::NotFound`](crate::ErrorKind::NotFound), also where its directory is missing.
+//! * A missing file is [`ErrorKind::NotFound`], also where its directory is missing.
 
 use std::{
     fmt,
@@ -314,7 +314,7 @@ pub trait Env: fmt::Debug + Send + Sync + 'static {
     /// Kind, length, links and time of a path.
     fn stat(&self, path: &Path) -> Result<Stat>;
 
-    /// Takes an exclusive lock on a file, creating it; [`ErrorKind::Locked`](crate::ErrorKind::Locked) at once where
+    /// Takes an exclusive lock on a file, creating it; [`ErrorKind::Locked`] at once where
     /// anyone, this process included, holds it.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>>;
 

@@ -16,6 +16,9 @@ pub(crate) struct Cursor {
     place: Place,
 }
 
+/// A key and its value.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
 /// Kept beside RocksDB's own, which takes a call to ask.
 enum Place {
     BeforeFirst,
@@ -54,7 +57,7 @@ impl Cursor {
     pub(crate) fn next_where(
         &mut self,
         accept: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+    ) -> Result<Option<Entry<'_>>, Box<Error>> {
         while self.advance() {
             let Some((key, value)) = self.iter.item() else {
                 self.place = Place::Ended;
@@ -88,7 +91,7 @@ impl Cursor {
     }
 
     #[cold]
-    fn end(&self) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+    fn end(&self) -> Result<Option<Entry<'_>>, Box<Error>> {
         self.column.db().check_open()?;
         match self.iter.status() {
             Ok(()) => Ok(None),

@@ -13,6 +13,8 @@ use crate::{
     rocks::{Column, Value},
 };
 
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 pub(super) struct ValueTable<K: 'static, V: 'static> {
     pub(super) table: Table<K>,
     pub(super) value_codec: CodecHandle<V>,
@@ -116,7 +118,7 @@ impl<K, V> ValueState<K, V> {
     pub fn multi_get_async<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a K>,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<Option<V>>>> + Send>> {
+    ) -> BoxFuture<Result<Vec<Option<V>>>> {
         let own = self.table.clone();
         let keys = Prefixes::encode(&own.table, &self.namespace, keys);
         Box::pin(async move { own.get_async(keys?).await })
