@@ -18,7 +18,7 @@ use super::{
     file::CacheFile,
     geometry::{BLOCK_BYTES, PAGE_BYTES, pages_of, runs},
     room::{Room, guarded},
-    state::Claim,
+    state::{Claim, FileState},
 };
 use crate::{stats::Counters, sync::lock};
 
@@ -199,6 +199,9 @@ impl Cache {
             Some(Some(file)) => return opened(file),
             Some(None) => {}
         }
+        if with_room && !self.make_way() {
+            return Ok(None);
+        }
         let keep_free = if with_room {
             self.0.options.min_free_bytes
         } else {
@@ -225,6 +228,20 @@ impl Cache {
                 Err(error)
             }
         }
+    }
+
+    /// True where one more object may be open. One that was not read for long goes for it.
+    fn make_way(&self) -> bool {
+        let most = self.0.options.open_objects;
+        let idle = {
+            let state = self.state();
+            if state.open_objects() < most {
+                return true;
+            }
+            state.long_idle(most)
+        };
+        idle.map(|object| self.retire_if(object, FileState::is_idle))
+            .is_some()
     }
 
     /// Stores those pages of `bytes`, which begin at `start`, that are absent. All pages are whole, but for the last one

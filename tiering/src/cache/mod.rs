@@ -71,6 +71,11 @@ pub struct CacheOptions {
     /// Bytes of the local disk that the cache and the download leave free, for flushes and compactions; where others take
     /// them, the cache shrinks when it next stores something. Defaults to 256 MiB.
     pub min_free_bytes: u64,
+    /// Remote objects of which reads keep something on the disk at a time; each takes two file descriptors while it is
+    /// there. Where so many are, another takes the place of one that was not read for long, or is read through.
+    /// Defaults to an eighth of what the process may open when this is made, and to no limit where that is not told as on
+    /// Linux.
+    pub open_objects: usize,
     /// Threads that store what reads brought. Defaults to 2; at least 1.
     pub writer_threads: usize,
 }
@@ -81,9 +86,20 @@ impl Default for CacheOptions {
             block_reads: true,
             budget_bytes: u64::MAX,
             min_free_bytes: 256 << 20,
+            open_objects: descriptors_max() / 8,
             writer_threads: 2,
         }
     }
+}
+
+/// How many files the process may have open.
+fn descriptors_max() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    soft.unwrap_or(usize::MAX)
 }
 
 /// What a remote object is, in the cache and in its file names: a hash of its key, length and checksum.

@@ -82,7 +82,7 @@ impl Cache {
         let mut guard = self.state();
         let state = &mut *guard;
         if fills && object.file.len < MAX_FILE_BYTES {
-            plan.number = state.file(object).number;
+            plan.number = state.touch(object);
         }
         plan.file = state
             .files

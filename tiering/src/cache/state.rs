@@ -10,6 +10,8 @@
 //! * A chunk is in the heat if it has resident pages, nobody evicts it, and its file is not held by a download.
 //! * A file that was retired is not in `files`: whoever still works on it finds its number gone, and leaves no trace.
 
+mod life;
+
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
@@ -20,9 +22,13 @@ use super::{
     Object, ObjectId,
     file::CacheFile,
     flight::Flights,
-    geometry::{BLOCK_BYTES, chunks_in, disk_bytes, full, group_of, slices},
+    geometry::{BLOCK_BYTES, disk_bytes, group_of, slices},
     heat::{ChunkId, Heat},
 };
+
+/// An object is idle for long after so many reads for each that may be open: one that is read as often as the others is
+/// hardly ever.
+const IDLE_ROUNDS: u64 = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -42,6 +48,8 @@ pub(crate) struct State {
     pub heat: Heat,
     pub flights: Flights,
     next_number: u64,
+    /// Reads that could fill it, ever.
+    reads: u64,
 }
 
 #[derive(Debug)]
@@ -49,6 +57,8 @@ pub(crate) struct FileState {
     /// Tells this life of the object in the cache from earlier ones.
     pub number: u64,
     pub object: Arc<Object>,
+    /// When it was read, in reads.
+    read: u64,
     /// Open once anything was stored.
     pub file: Option<Arc<CacheFile>>,
     pub chunks: BTreeMap<u32, Chunk>,
@@ -115,6 +125,7 @@ impl State {
             FileState {
                 number: *next,
                 object: object.clone(),
+                read: 0,
                 file: None,
                 chunks: BTreeMap::new(),
                 groups: HashMap::new(),
@@ -124,6 +135,30 @@ impl State {
                 changing: 0,
             }
         })
+    }
+
+    /// Notes a read of the object; the number of its life.
+    pub fn touch(&mut self, object: &Arc<Object>) -> u64 {
+        self.reads += 1;
+        let now = self.reads;
+        let file = self.file(object);
+        file.read = now;
+        file.number
+    }
+
+    /// How many objects have their files open.
+    pub fn open_objects(&self) -> usize {
+        let files = self.files.values();
+        files.filter(|file| file.file.is_some()).count()
+    }
+
+    /// The idle object that was not read for longest, where that is long ago if all of `most` were read in turn.
+    pub fn long_idle(&self, most: usize) -> Option<ObjectId> {
+        let idle = self.files.values();
+        let idle = idle.filter(|file| file.file.is_some() && file.is_idle());
+        let oldest = idle.min_by_key(|file| file.read)?;
+        let long = IDLE_ROUNDS * most as u64;
+        (oldest.read + long < self.reads).then_some(oldest.object.id)
     }
 
     /// The state of this life of the object, if that goes on.
@@ -422,60 +457,5 @@ impl State {
                 heat.insert(id, disk_bytes(chunk.bits), true);
             }
         }
-    }
-}
-
-impl FileState {
-    /// True where only the files are left, and nobody is at them.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.charged > 0 && self.changing == 0 && !self.held
-    }
-
-    /// What the file takes now.
-    pub fn charged(&self) -> u64 {
-        self.charged
-    }
-
-    /// The pages that are absent, as runs in order.
-    pub fn missing(&self) -> Vec<Range<u64>> {
-        let len = self.object.file.len;
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for at in 0..chunks_in(len) as u32 {
-            let resident = self
-                .chunks
-                .get(&at)
-                .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
-            for run in super::geometry::runs(at, full(at, len) & !resident) {
-                match missing.last_mut() {
-                    Some(last) if last.end == run.start => last.end = run.end,
-                    _ => missing.push(run),
-                }
-            }
-        }
-        missing
-    }
-
-    /// What the file takes when it is whole, beyond what it is charged now.
-    pub fn bytes_to_whole(&self) -> u64 {
-        let len = self.object.file.len;
-        let chunks = chunks_in(len) as u32;
-        let groups = if chunks == 0 {
-            0
-        } else {
-            u64::from(group_of(chunks - 1)) + 1
-        };
-        let whole: u64 = (0..chunks).map(|at| disk_bytes(full(at, len))).sum();
-        (whole + groups * BLOCK_BYTES + BLOCK_BYTES).saturating_sub(self.charged)
-    }
-
-    /// Bytes of the resident pages.
-    pub fn resident_bytes(&self) -> u64 {
-        let missing = self.missing();
-        let len = self.object.file.len;
-        let bytes = |run: &Range<u64>| {
-            (run.end * super::geometry::PAGE_BYTES).min(len)
-                - run.start * super::geometry::PAGE_BYTES
-        };
-        len - missing.iter().map(bytes).sum::<u64>()
     }
 }

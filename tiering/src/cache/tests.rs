@@ -21,6 +21,15 @@ struct Lab {
 }
 
 fn lab(base: MemEnv, budget: u64, min_free: u64) -> Lab {
+    let options = CacheOptions {
+        budget_bytes: budget,
+        min_free_bytes: min_free,
+        ..CacheOptions::default()
+    };
+    lab_with(base, options)
+}
+
+fn lab_with(base: MemEnv, options: CacheOptions) -> Lab {
     let (store, plan) = (Arc::new(TestStore::new()), FaultPlan::new());
     base.create_dir_all(Path::new(DIR)).unwrap();
     let parts = Parts {
@@ -29,11 +38,7 @@ fn lab(base: MemEnv, budget: u64, min_free: u64) -> Lab {
         store: store.clone() as Arc<dyn RemoteStore>,
         runtime: IoRuntime::new(2).unwrap(),
         counters: Arc::default(),
-        options: CacheOptions {
-            budget_bytes: budget,
-            min_free_bytes: min_free,
-            ..CacheOptions::default()
-        },
+        options,
     };
     Lab {
         cache: Cache::open(parts, &[]).unwrap(),
@@ -267,6 +272,34 @@ fn beside_a_write_that_failed_nothing_becomes_resident() {
     // The last one punches what both left.
     assert_eq!(state.settle(&beside, true), (0, vec![0]));
     assert_eq!(state.resident(object.id, 0).1, 0);
+}
+
+#[test]
+fn few_objects_are_open_and_those_that_are_read_stay() {
+    let options = CacheOptions {
+        min_free_bytes: 0,
+        open_objects: 2,
+        ..CacheOptions::default()
+    };
+    let lab = lab_with(MemEnv::new(), options);
+    let objects: Vec<_> = (1..4).map(|seed| lab.object(seed, 5000).0).collect();
+    for _ in 0..50 {
+        for object in &objects {
+            lab.read(object, 0..1000);
+        }
+    }
+    assert!(lab.read(&objects[0], 0..1000) && lab.read(&objects[1], 0..1000));
+    assert!(!lab.read(&objects[2], 0..1000));
+    // The first is read no more: another may have its place.
+    for _ in 0..20 {
+        lab.read(&objects[1], 0..1000);
+        lab.read(&objects[2], 0..1000);
+    }
+    assert!(lab.read(&objects[1], 0..1000) && lab.read(&objects[2], 0..1000));
+    assert!(!lab.read(&objects[0], 0..1000));
+    assert_eq!(lab.base.list(Path::new(DIR)).unwrap().len(), 4);
+    // Downloads are not held up.
+    assert!(lab.hold(&objects[0]).is_some());
 }
 
 #[test]
