@@ -69,12 +69,12 @@ impl Piece {
 }
 
 impl Cache {
-    /// Cuts `wants` into pieces and notes the requests that are needed. `use_hit` may refuse resident pages.
+    /// Cuts `wants` into pieces and notes the requests that are needed. Where not `use_hits`, resident pages are absent.
     pub(super) fn plan(
         &self,
         request: &Request<'_>,
         wants: &[Range<u64>],
-        use_hit: impl Fn(u32, u64) -> bool,
+        use_hits: bool,
         plan: &mut Plan,
     ) {
         let fills = request.mode != Mode::Pass && self.is_active();
@@ -82,7 +82,7 @@ impl Cache {
         let mut guard = self.state();
         let state = &mut *guard;
         if fills && object.file.len < MAX_FILE_BYTES {
-            plan.number = state.file(object).number;
+            plan.number = state.touch(object);
         }
         plan.file = state
             .files
@@ -92,11 +92,7 @@ impl Cache {
         for (i, want) in wants.iter().enumerate() {
             for (chunk, mask) in slices(pages_of(want)) {
                 let (born, resident) = state.resident(object.id, chunk);
-                let hits = if use_hit(chunk, born) {
-                    mask & resident
-                } else {
-                    0
-                };
+                let hits = if use_hits { mask & resident } else { 0 };
                 // Neighbours in one chunk that are read one after another are no second reading of it.
                 if request.mode == Mode::Use && hits != 0 && hits == mask {
                     let object = object.id;

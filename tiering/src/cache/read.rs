@@ -121,7 +121,9 @@ impl Cache {
             self.drop_pages(object.id, wants);
         }
         let mut plan = Plan::default();
-        self.plan(request, wants, |_, _| true, &mut plan);
+        // What could not be dropped is not believed all the same.
+        let believed = request.mode != Mode::Reread;
+        self.plan(request, wants, believed, &mut plan);
         self.launch(request, &mut plan);
         let mut begun: Vec<Begun> = wants
             .iter()
@@ -174,7 +176,7 @@ impl Cache {
     /// Asks the store for `part` of a want whose resident pages turned out not to be there.
     fn fetch_instead(&self, request: &Request<'_>, want: usize, part: Range<u64>, plan: &mut Plan) {
         let mut again = Plan::default();
-        self.plan(request, &[part], |_, _| false, &mut again);
+        self.plan(request, &[part], false, &mut again);
         self.launch(request, &mut again);
         let pieces = again.pieces.into_iter();
         plan.pieces.extend(pieces.map(|(_, piece)| (want, piece)));
@@ -217,11 +219,13 @@ impl Cache {
             for (chunk, mask) in slices(pages) {
                 for _ in 0..DROP_ATTEMPTS {
                     let mut state = self.state();
-                    let number = state.files.get(&object).map(|file| file.number);
                     let (_, resident) = state.resident(object, chunk);
-                    let Some(number) = number.filter(|_| resident & mask != 0) else {
+                    // Of a sealed file nothing goes: it is about to be compared with the object's checksum.
+                    let file = state.files.get(&object).filter(|file| !file.sealed);
+                    let Some(file) = file.filter(|_| resident & mask != 0) else {
                         break;
                     };
+                    let number = file.number;
                     drop(state);
                     if self.vacate(object, number, chunk) {
                         break;

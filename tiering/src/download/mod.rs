@@ -6,6 +6,7 @@
 //! # What becomes of a failure
 //! * Temporary (the store is away): the thread waits, longer each time, and tries the same file again, for ever.
 //! * No space: likewise, but it waits longest at once. The file goes on being read remotely.
+//! * No space while other files are under way that may give it back: it waits for one of them to end. No failure.
 //! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
 //!   until [`Downloader::start`] is called again.
 //!
@@ -27,7 +28,7 @@ use lazurite_env::{Error, ErrorKind, Result};
 
 use crate::{catalog::Entry, sync::lock, union::Core};
 pub use state::DownloadProgress;
-use state::Shared;
+use state::{Mark, Shared};
 use transfer::{Outcome, transfer};
 
 /// How many times a file is tried whose failure is not temporary.
@@ -35,6 +36,9 @@ const ATTEMPTS: u32 = 3;
 
 /// The longest wait between two attempts, as a multiple of the first.
 const MAX_BACKOFF: u32 = 128;
+
+/// How long a file waits for others to give their room back before it looks again, as a multiple of the first wait.
+const ROOM_BACKOFF: u32 = 8;
 
 /// How the background download behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,13 +116,15 @@ impl Downloader {
         threads.retain(|thread| !thread.is_finished());
         let waiting = self.shared.enqueue(self.core.catalog.remote_entries());
         let wanted = waiting.min(self.options.parallel_files.max(1));
+        // A start from here on ends the delay, also where its thread does not run yet.
+        let mark = self.shared.mark();
         while self.shared.workers() < wanted {
             let (core, shared, options) = (self.core.clone(), self.shared.clone(), self.options);
             // Counted before it runs, so that nobody sees a download without workers.
             self.shared.hire();
             let thread = std::thread::Builder::new()
                 .name("lazurite-download".into())
-                .spawn(move || work(&core, &shared, &options, delay));
+                .spawn(move || work(&core, &shared, &options, delay, mark));
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
@@ -196,9 +202,9 @@ impl Drop for Downloader {
 }
 
 /// The life of a download thread.
-fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration) {
+fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration, mark: Mark) {
     // Where it must end at once, `next` says so.
-    shared.sleep(delay);
+    shared.sleep(delay, mark);
     while let Some(entry) = shared.next() {
         // An Env of the user's may panic; the file must not stay under way for ever.
         let bring = AssertUnwindSafe(|| bring(core, shared, options, &entry));
@@ -217,7 +223,14 @@ fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry)
     let _in_span = span.enter();
     let (mut refusals, mut waits) = (0, 0u32);
     loop {
+        let mark = shared.mark();
         let error = match transfer(core, shared, options, entry) {
+            Ok(Outcome::Crowded) => {
+                if shared.wait_for_room(options.first_backoff * ROOM_BACKOFF, mark) {
+                    continue;
+                }
+                return shared.finished(entry, Outcome::Abandoned);
+            }
             Ok(outcome) => {
                 if outcome == Outcome::Promoted {
                     tracing::debug!("promoted");
@@ -237,7 +250,7 @@ fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry)
             tracing::warn!(%error, "download waits and tries again");
         }
         if full {
-            shared.no_space(error);
+            shared.no_space(entry, error);
         }
         let factor = if full {
             MAX_BACKOFF
@@ -245,11 +258,8 @@ fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry)
             (1 << waits.min(7)).min(MAX_BACKOFF)
         };
         waits += 1;
-        if !shared.sleep(jittered(
-            options.first_backoff * factor,
-            entry.name(),
-            waits,
-        )) {
+        let wait = jittered(options.first_backoff * factor, entry.name(), waits);
+        if !shared.sleep(wait, mark) {
             return shared.finished(entry, Outcome::Abandoned);
         }
     }

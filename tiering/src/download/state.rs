@@ -54,9 +54,20 @@ struct State {
     stops: u64,
     /// How many times it was started: sleepers notice it.
     starts: u64,
+    /// How many times a file ended, or went to sleep: who waits for its room notices it.
+    ends: u64,
     /// Bytes of the files in `progress.failed`.
     failed_bytes: u64,
+    /// Whose error is `progress.no_space`.
+    no_space_of: String,
     progress: DownloadProgress,
+}
+
+/// A moment in the life of a download: what happened since does not let a thread sleep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    starts: u64,
+    ends: u64,
 }
 
 impl Shared {
@@ -139,13 +150,10 @@ impl Shared {
 
     pub fn finished(&self, entry: &Entry, outcome: Outcome) {
         self.change(|state| {
-            state.active.remove(entry.name());
+            state.end(entry);
             match outcome {
-                Outcome::Promoted => {
-                    state.progress.files_done += 1;
-                    state.progress.no_space = None;
-                }
-                Outcome::Abandoned => {
+                Outcome::Promoted => state.progress.files_done += 1,
+                Outcome::Abandoned | Outcome::Crowded => {
                     state.progress.files_total -= 1;
                     state.progress.bytes_total -= entry.file().len;
                 }
@@ -155,7 +163,7 @@ impl Shared {
 
     pub fn failed(&self, entry: &Entry, error: Error) {
         self.change(|state| {
-            state.active.remove(entry.name());
+            state.end(entry);
             state.progress.failed.push((entry.name().to_owned(), error));
             state.failed_bytes += entry.file().len;
         });
@@ -172,8 +180,11 @@ impl Shared {
         });
     }
 
-    pub fn no_space(&self, error: Error) {
-        self.change(|state| state.progress.no_space = Some(error));
+    pub fn no_space(&self, entry: &Entry, error: Error) {
+        self.change(|state| {
+            state.no_space_of = entry.name().to_owned();
+            state.progress.no_space = Some(error);
+        });
     }
 
     /// Begins a new count, as the catalog is another one. Nothing is queued or under way.
@@ -227,19 +238,43 @@ impl Shared {
         !state.stopped
     }
 
-    /// Ends every sleep.
+    /// Ends every sleep. Files that wait for space are tried again, so that what is said of it is new.
     pub fn wake(&self) {
-        self.change(|state| state.starts += 1);
+        self.change(|state| {
+            state.starts += 1;
+            state.progress.no_space = None;
+        });
     }
 
-    /// Waits, less where the download is started again; false, at once, where the thread must end.
-    pub fn sleep(&self, duration: Duration) -> bool {
+    /// This moment.
+    pub fn mark(&self) -> Mark {
+        let state = lock(&self.state);
+        Mark {
+            starts: state.starts,
+            ends: state.ends,
+        }
+    }
+
+    /// Waits, less where the download was started again since `mark`; false, at once, where the thread must end. The
+    /// room that its file had is others' meanwhile.
+    pub fn sleep(&self, duration: Duration, mark: Mark) -> bool {
+        self.change(|state| state.ends += 1);
+        self.wait_until(duration, |state| state.starts != mark.starts)
+    }
+
+    /// The same for a file that waits for room: less, too, where another has ended since.
+    pub fn wait_for_room(&self, duration: Duration, mark: Mark) -> bool {
+        self.wait_until(duration, |state| {
+            state.starts != mark.starts || state.ends != mark.ends
+        })
+    }
+
+    fn wait_until(&self, duration: Duration, condition: impl Fn(&State) -> bool) -> bool {
         let until = Instant::now() + duration;
         let mut state = lock(&self.state);
-        let starts = state.starts;
         while !state.stopped {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.starts != starts {
+            if left.is_zero() || condition(&state) {
                 return true;
             }
             let woken = self.changed.wait_timeout(state, left);
@@ -286,5 +321,32 @@ impl Shared {
             }
             state = self.wait(state);
         }
+    }
+}
+
+impl State {
+    /// `entry` is not under way any more.
+    fn end(&mut self, entry: &Entry) {
+        self.active.remove(entry.name());
+        self.ends += 1;
+        if self.no_space_of == entry.name() {
+            self.progress.no_space = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_since_the_mark_ends_a_sleep() {
+        let (shared, hour) = (Shared::default(), Duration::from_secs(3600));
+        let mark = shared.mark();
+        shared.wake();
+        assert!(shared.sleep(hour, mark));
+        // To sleep is to give room back.
+        assert!(shared.wait_for_room(hour, Mark { starts: 1, ends: 0 }));
+        assert!(shared.wait_for_room(Duration::ZERO, shared.mark()));
     }
 }

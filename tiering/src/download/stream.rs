@@ -35,11 +35,12 @@ pub(super) fn transfer(
         written: 0,
     };
     let result = transfer.write(&part).and_then(|outcome| match outcome {
-        Outcome::Promoted => promote(core, entry, &part),
-        Outcome::Abandoned => Ok(Outcome::Abandoned),
+        Outcome::Promoted => promote(core, entry, |path| core.base.rename(&part, path)),
+        outcome => Ok(outcome),
     });
-    if !matches!(result, Ok(Outcome::Promoted)) {
-        shared.take_bytes(transfer.written);
+    if matches!(result, Ok(Outcome::Promoted)) {
+        transfer.written = 0;
+    } else {
         // Where this fails too, the next open removes it.
         let _ = core.base.delete(&part);
     }
@@ -53,6 +54,12 @@ struct Transfer<'a> {
     entry: &'a Entry,
     /// Bytes counted as done.
     written: u64,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.shared.take_bytes(self.written);
+    }
 }
 
 impl Transfer<'_> {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use lazurite_env::{EnvExt, Error, ErrorKind, Result, remote::Key};
+use lazurite_env::{Error, ErrorKind, Result, remote::Key};
 
 use super::{DownloadOptions, state::Shared, stream};
 use crate::{
@@ -46,6 +46,8 @@ pub(super) enum Outcome {
     Promoted,
     /// It was deleted meanwhile, or the download was stopped.
     Abandoned,
+    /// Other downloads have the room that it needs.
+    Crowded,
 }
 
 /// Brings `entry` here and promotes it. Blocks.
@@ -55,9 +57,32 @@ pub(super) fn transfer(
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
+    let result = if entry.residency() == Residency::Remote {
+        transfer_remote(core, shared, options, entry)
+    } else {
+        Ok(Outcome::Abandoned)
+    };
+    let residency = entry.residency();
+    if residency == Residency::Gone {
+        // Deleted before its file was there to go with it.
+        core.uncache(entry.file());
+    }
+    match result {
+        Err(_) if residency != Residency::Remote => Ok(Outcome::Abandoned),
+        result => result,
+    }
+}
+
+fn transfer_remote(
+    core: &Core,
+    shared: &Shared,
+    options: &DownloadOptions,
+    entry: &Entry,
+) -> Result<Outcome> {
     let object = Object::new(entry.file());
     let hold = match core.cache.hold(&object) {
-        Ok(hold) => hold,
+        Ok(Some(hold)) => hold,
+        Ok(None) => return Ok(Outcome::Crowded),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             return stream::transfer(core, shared, options, entry);
         }
@@ -69,24 +94,16 @@ pub(super) fn transfer(
         options,
         entry,
         object: &object,
-        hold: &hold,
+        hold,
         counted: 0,
     };
     let result = transfer.run();
-    let counted = transfer.counted;
-    if let Err(error) = &result
-        && error.kind() == ErrorKind::NoSpace
-    {
+    match &result {
+        // These bytes stay.
+        Ok(Outcome::Promoted) => transfer.counted = 0,
         // Others may finish with what it had.
-        hold.discard();
-    }
-    match result {
-        Ok(Outcome::Promoted) => hold.promoted(),
-        _ => shared.take_bytes(counted),
-    }
-    if entry.residency() == Residency::Gone {
-        // Deleted before its file was there to go with it.
-        core.uncache(entry.file());
+        Err(error) if error.kind() == ErrorKind::NoSpace => transfer.hold.discard(),
+        _ => {}
     }
     result
 }
@@ -97,24 +114,28 @@ struct Transfer<'a> {
     options: &'a DownloadOptions,
     entry: &'a Entry,
     object: &'a Arc<Object>,
-    hold: &'a Hold,
+    hold: Hold,
     /// Bytes counted as done.
     counted: u64,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.shared.take_bytes(self.counted);
+    }
 }
 
 impl Transfer<'_> {
     fn run(&mut self) -> Result<Outcome> {
         for _ in 0..PASSES {
+            self.hold.check()?;
             self.recount();
             if !self.hold.is_whole() && self.fill()? == Outcome::Abandoned {
                 return Ok(Outcome::Abandoned);
             }
             if self.hold.is_whole() && self.hold.seal()? {
-                return self.promote();
+                return promote(self.core, self.entry, |path| self.hold.promote(path));
             }
-        }
-        if self.entry.residency() != Residency::Remote {
-            return Ok(Outcome::Abandoned);
         }
         Err(Error::new(
             ErrorKind::Io,
@@ -122,16 +143,6 @@ impl Transfer<'_> {
             self.hold.data_path(),
             "what is written to this file is not read back: check the disk",
         ))
-    }
-
-    fn promote(&self) -> Result<Outcome> {
-        let data = self.hold.data_path();
-        let promoted = promote(self.core, self.entry, &data);
-        if promoted.is_err() && !matches!(self.core.base.exists(&data), Ok(true)) {
-            // The rename may have been carried out all the same.
-            self.hold.discard();
-        }
-        promoted
     }
 
     /// Sets what is counted as done to what is there.
@@ -183,12 +194,13 @@ impl Transfer<'_> {
         Ok(Outcome::Promoted)
     }
 
-    fn store(&self, start: u64, bytes: &Bytes) -> Result<()> {
+    fn store(&mut self, start: u64, bytes: &Bytes) -> Result<()> {
         let root = &self.core.layout.root;
         let keep = self.core.cache.min_free_bytes();
         let needed = keep.saturating_add(bytes.len() as u64);
         let free = self.core.base.free_space(root)?;
-        if free < needed {
+        // Where others took what was reserved, the cache gives way.
+        if free < needed && !self.core.cache.keep_promises() {
             return Err(Error::new(
                 ErrorKind::NoSpace,
                 "download",
@@ -198,11 +210,7 @@ impl Transfer<'_> {
                 ),
             ));
         }
-        match self.hold.store(start, bytes) {
-            // Deleted meanwhile, which is seen before the next request.
-            Err(_) if self.entry.residency() != Residency::Remote => Ok(()),
-            stored => stored,
-        }
+        self.hold.store(start, bytes)
     }
 
     /// The ranges to ask for, in order: what is missing before `end`, near ranges together, cut to requests.
@@ -235,16 +243,19 @@ fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
     joined.freeze()
 }
 
-/// Gives the verified file its name, unless the entry was deleted meanwhile.
-pub(super) fn promote(core: &Core, entry: &Entry, verified: &Path) -> Result<Outcome> {
+/// Gives the verified file its name, by `rename`, unless the entry was deleted meanwhile.
+pub(super) fn promote(
+    core: &Core,
+    entry: &Entry,
+    rename: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Outcome> {
     core.catalog.settle()?;
     {
         let _moving = lock(&entry.moving);
         if entry.residency() != Residency::Remote {
             return Ok(Outcome::Abandoned);
         }
-        let path = core.layout.db.join(entry.name());
-        core.base.rename(verified, &path)?;
+        rename(&core.layout.db.join(entry.name()))?;
         core.catalog.set_residency(entry, Residency::Local);
     }
     entry.drop_tail();

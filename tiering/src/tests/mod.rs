@@ -3,6 +3,7 @@
 mod cache;
 mod cache_crash;
 mod cache_disk;
+mod cache_limits;
 mod cache_measure;
 mod cache_model;
 mod cache_stress;
