@@ -7,6 +7,7 @@
 mod capture;
 mod commit;
 pub(crate) mod context;
+pub(crate) mod heat;
 pub(crate) mod layout;
 pub(crate) mod metadata;
 mod pending;

@@ -96,7 +96,7 @@ impl Cache {
         })
     }
 
-    fn no_room(&self, needed: u64) -> Error {
+    pub(super) fn no_room(&self, needed: u64) -> Error {
         let usage = self.usage();
         let free = self.0.base.free_space(&self.0.dir);
         let free = free.map_or_else(|_| "unknown".into(), |free| free.to_string());

@@ -3,8 +3,20 @@
 use lazurite_env::{ErrorKind, Result};
 use std::sync::{Arc, atomic::Ordering};
 
-use super::{Cache, ObjectId, file::CacheFile, heat::ChunkId};
+use super::{Cache, ObjectId, file::CacheFile, geometry::BLOCK_BYTES, heat::ChunkId};
 use crate::{stats::Counters, sync::lock};
+
+/// Room on the disk that is taken until this is dropped.
+pub(crate) struct Room {
+    cache: Cache,
+    bytes: u64,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.cache.release(self.bytes);
+    }
+}
 
 impl Cache {
     /// Takes `bytes` of the budget, and of the disk beyond `keep_free`; cold chunks go where they must. `false`: there is
@@ -40,6 +52,20 @@ impl Cache {
                     self.retire(object);
                 }
             }
+        }
+    }
+
+    /// Room for a file of `bytes` that comes to the disk past the cache.
+    ///
+    /// # Errors
+    /// `NoSpace` where the budget or the disk has not so much.
+    pub fn room_for(&self, bytes: u64) -> Result<Room> {
+        let bytes = bytes.next_multiple_of(BLOCK_BYTES);
+        if self.reserve(bytes, self.0.options.min_free_bytes) {
+            let cache = self.clone();
+            Ok(Room { cache, bytes })
+        } else {
+            Err(self.no_room(bytes))
         }
     }
 
