@@ -145,6 +145,7 @@ fn union_env(root: &Path) -> Result<Env> {
         runtime,
         download: DownloadOptions::default(),
         cache: CacheOptions::default(),
+        transfer_bytes_per_second: None,
     })?;
     Ok(rocksdb_env(union)?.env().clone())
 }

@@ -16,7 +16,7 @@ use lazurite_tiering::{DownloadProgress, Downloader, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
-    builder::{Durability, StateBackendBuilder, check_cache_bytes},
+    builder::{Durability, StateBackendBuilder, check_cache_bytes, check_transfer_rate},
     directory::Directory,
     key_groups::KeyGroupRange,
     metrics::{self, PhaseClock},
@@ -203,13 +203,19 @@ impl StateBackend {
             &metrics::SNAPSHOT_PHASE_SECONDS,
             self.snapshots.layout.job().as_str(),
         );
-        let capture = Capture::take(
+        let mut capture = Capture::take(
             &self.context.db,
             &self.union,
             &mut self.snapshots.registry(),
             staging,
             &mut phases,
         )?;
+        {
+            let mut heat = self.snapshots.heat();
+            heat.look(Instant::now(), &self.context.db.file_reads()?);
+            capture.note_heat(&heat);
+            self.union.download().set_heat(heat.all());
+        }
         let job = Job {
             id,
             capture,
@@ -265,6 +271,42 @@ impl StateBackend {
         check_cache_bytes(bytes)?;
         self.union.set_cache_budget(bytes);
         Ok(())
+    }
+
+    /// Changes what downloads and uploads may take of the link:
+    /// [`transfer_bytes_per_second`](StateBackendBuilder::transfer_bytes_per_second); `None`: no limit. Requests that are on
+    /// their way go on as they are. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] where it is less than 64 KiB.
+    pub fn set_transfer_bytes_per_second(&self, bytes: Option<u64>) -> Result<()> {
+        check_transfer_rate(bytes)?;
+        self.union.transfer_budget().set(bytes);
+        Ok(())
+    }
+
+    /// Changes when table files come from the store, from now on.
+    ///
+    /// * [`LoadPolicy::Lazy`]: the download begins, or goes on where it was, behind the reads.
+    /// * [`LoadPolicy::OnDemand`]: it ends; this waits for its threads, no longer than for a local write. What came of
+    ///   unfinished files stays in the cache, and what is local stays local.
+    /// * [`LoadPolicy::Eager`]: as lazy, and this blocks until every file is local.
+    ///
+    /// Ends a pause. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// As [`wait_until_local`](Self::wait_until_local); the policy is changed all the same.
+    pub fn set_load_policy(&self, policy: LoadPolicy) -> Result<()> {
+        let download = self.union.download();
+        match policy {
+            LoadPolicy::OnDemand => download.stop(),
+            LoadPolicy::Lazy | LoadPolicy::Eager => download.start()?,
+        }
+        download.resume();
+        match policy {
+            LoadPolicy::Eager => self.wait_until_local(),
+            LoadPolicy::Lazy | LoadPolicy::OnDemand => Ok(()),
+        }
     }
 
     /// How far the download of remote files is. Cheap.

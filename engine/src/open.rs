@@ -26,6 +26,7 @@ use crate::{
     snapshot::{
         SnapshotMetadata,
         context::Known,
+        heat::Heat,
         layout::JobLayout,
         registry::{Registry, Uploaded},
         retention::History,
@@ -91,6 +92,7 @@ pub(crate) fn prepare(
         let newest = chosen.as_ref().map(|found| &found.metadata);
         if let Some(newest) = newest {
             refuse_stale(options, &directory, newest)?;
+            known.heat = Heat::from_metadata(newest);
         }
         known.registry = kept_registry(&store, &runtime, &layout, &union, newest)?;
         (union, directory.tables()?)
@@ -104,6 +106,7 @@ pub(crate) fn prepare(
         directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
         let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
+        known.heat = Heat::from_metadata(&chosen.metadata);
         report = Some(restored);
         known.history.completed(Arc::new(chosen.metadata));
         (union, tables)
@@ -115,6 +118,7 @@ pub(crate) fn prepare(
     };
     check_declared(options, &tables)?;
     phases.ended("local");
+    union.download().set_heat(known.heat.all());
     Ok(Prepared {
         directory,
         store,
@@ -171,6 +175,7 @@ fn union_options(
         runtime: runtime.clone(),
         download: options.download,
         cache: options.cache,
+        transfer_bytes_per_second: options.transfer_bytes_per_second,
     }
 }
 

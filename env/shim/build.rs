@@ -2,7 +2,8 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
+    "file_reads.cc",
     "file_system.cc",
     "random_file.cc",
     "rocksdb_env.cc",

@@ -82,6 +82,11 @@ impl Counters {
         counter.fetch_add(n, Relaxed);
     }
 
+    /// Bytes that reads and downloads brought.
+    pub fn bytes_in(&self) -> u64 {
+        self.remote_bytes.load(Relaxed) + self.download_bytes.load(Relaxed)
+    }
+
     /// All counters; the numbers of files and what the cache takes are left 0.
     pub fn read(&self) -> TierStats {
         TierStats {

@@ -76,12 +76,19 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
         .io_runtime(runtime)
         .job(&args.job)
         .key_groups(args.key_groups)
-        .load_policy(LoadPolicy::from(args.load))
+        .load_policy(match args.load {
+            // Behind a bar, below.
+            Load::Eager => LoadPolicy::OnDemand,
+            load => load.into(),
+        })
         .rocksdb(RocksDbOptions {
             statistics: watched,
             ..RocksDbOptions::default()
         })
         .open()?;
+    if args.load == Load::Eager {
+        progress::until_local(&backend, format)?;
+    }
     let counts = counts(&backend)?;
     let restored = match backend.restored() {
         Some(report) => Some(resume(report, &inputs, &counts, opening)?),

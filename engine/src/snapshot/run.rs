@@ -259,6 +259,7 @@ impl Job {
                 tail_offset: stored.tail_offset,
                 tail_checksum: stored.tail_checksum,
                 tail,
+                heat: captured.heat,
             });
         }
         let user = self.options.user_metadata.iter();

@@ -32,6 +32,7 @@ typedef struct {
   uint64_t sampled_nanos;
 } lz_local_reads;
 typedef struct rocksdb_env_t rocksdb_env_t;
+typedef struct rocksdb_t rocksdb_t;
 
 // What C++ has to tell apart; the whole error is found again by its token.
 enum lz_code : int32_t {
@@ -151,5 +152,11 @@ typedef struct {
 
 // On failure the whole text of RocksDB's status goes to `sink`.
 int32_t lz_sst_info(rocksdb_env_t* env, lz_slice path, lz_sst_properties* out, void* context, lz_sink sink) noexcept;
+
+// Told of each live table file: its name and how often users read it. Must not unwind.
+typedef void (*lz_file_reads_sink)(void* context, const char* name, size_t name_len, uint64_t reads);
+
+// 1, or 0 where memory ran out; some files may have been told then.
+uint8_t lz_file_reads(rocksdb_t* db, void* context, lz_file_reads_sink sink) noexcept;
 
 }  // extern "C"

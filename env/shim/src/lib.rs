@@ -27,10 +27,12 @@
 mod abi;
 mod cause;
 mod env;
+mod file_reads;
 mod files;
 mod rocksdb_env;
 mod sst_info;
 
 pub use cause::cause;
+pub use file_reads::file_reads;
 pub use rocksdb_env::{LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};

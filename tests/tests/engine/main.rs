@@ -4,6 +4,7 @@ mod asynchronous;
 mod batches;
 mod cache;
 mod costs;
+mod downloads;
 mod faults;
 mod kept;
 mod metadata;

@@ -100,7 +100,8 @@ impl Cache {
     fn refused(&self, mark: &Mark, refusal: Refusal) -> Result<Option<Hold>> {
         let needed = {
             let mut state = self.state();
-            let crowded = refusal == Refusal::Busy || state.others_held(mark.object.id);
+            let crowded =
+                refusal == Refusal::Busy || state.reserved > 0 || state.others_held(mark.object.id);
             let budget = state.budget;
             let Some(file) = state.life(mark.object.id, mark.number) else {
                 // Retired meanwhile.
@@ -115,7 +116,7 @@ impl Cache {
         Err(self.no_room(needed))
     }
 
-    fn no_room(&self, needed: u64) -> Error {
+    pub(super) fn no_room(&self, needed: u64) -> Error {
         let usage = self.usage();
         let free = self.0.base.free_space(&self.0.dir);
         let free = free.map_or_else(|_| "unknown".into(), |free| free.to_string());

@@ -33,6 +33,7 @@ impl Landing {
             return;
         };
         Counters::add(&inner.counters.remote_bytes, bytes.len() as u64);
+        inner.budget.spend(bytes.len() as u64);
         let bytes = bytes.clone();
         match self.number {
             None => self.forget(),

@@ -42,7 +42,7 @@ use std::{
 use lazurite_env::{Env, Error, IoRuntime, Result, remote::RemoteStore};
 
 use crate::{
-    Checksum, RemoteFile,
+    Checksum, RemoteFile, TransferBudget,
     stats::{CacheUse, Counters},
     sync::lock,
 };
@@ -146,6 +146,8 @@ struct Inner {
     store: Arc<dyn RemoteStore>,
     runtime: IoRuntime,
     counters: Arc<Counters>,
+    /// Told what reads bring.
+    budget: Arc<TransferBudget>,
     options: CacheOptions,
     /// Block reads are stored. Switched off for good where the disk turns out not to be able to.
     active: AtomicBool,
@@ -177,6 +179,7 @@ pub(crate) struct Parts {
     pub store: Arc<dyn RemoteStore>,
     pub runtime: IoRuntime,
     pub counters: Arc<Counters>,
+    pub budget: Arc<TransferBudget>,
     pub options: CacheOptions,
 }
 
@@ -190,6 +193,7 @@ impl Cache {
             store: parts.store,
             runtime: parts.runtime,
             counters: parts.counters,
+            budget: parts.budget,
             options,
             active: AtomicBool::new(options.block_reads),
             state: Mutex::default(),
@@ -247,6 +251,17 @@ impl Cache {
     /// Makes so much of the disk free as is to stay free and what is reserved beyond that; `false` where it cannot.
     pub fn keep_promises(&self) -> bool {
         self.reserve(0, self.0.options.min_free_bytes).is_ok()
+    }
+
+    /// True where files of the object are here.
+    pub fn has_bytes(&self, object: ObjectId) -> bool {
+        let state = self.state();
+        state.files.get(&object).is_some_and(|f| f.file.is_some())
+    }
+
+    /// True where the object was asked for.
+    pub fn knows(&self, object: ObjectId) -> bool {
+        self.state().files.contains_key(&object)
     }
 
     /// Forgets an object and deletes its files. Its readers go on, from the store.

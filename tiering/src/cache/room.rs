@@ -10,6 +10,7 @@ use lazurite_env::{Error, ErrorKind, Result};
 use super::{
     Cache, ObjectId,
     file::CacheFile,
+    geometry::BLOCK_BYTES,
     state::{FileState, Vacating},
 };
 use crate::{stats::Counters, sync::lock};
@@ -17,7 +18,7 @@ use crate::{stats::Counters, sync::lock};
 /// Bytes of the budget and of the disk that nobody else may take. What was not spent is given back when this is dropped:
 /// never while the state is locked.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     cache: Cache,
     bytes: u64,
 }
@@ -120,6 +121,25 @@ impl Cache {
                 self.retire_if(empty.ok_or(refusal)?, FileState::is_empty);
             }
         }
+    }
+
+    /// Room for a file of `bytes` that comes to the disk past the cache. `None`: others, who are at work, have it now.
+    ///
+    /// # Errors
+    /// `NoSpace` where the budget or the disk has not so much, and nobody is at work who may give it back.
+    pub fn room_for(&self, bytes: u64) -> Result<Option<Room>> {
+        let bytes = bytes.next_multiple_of(BLOCK_BYTES);
+        let refusal = match self.reserve(bytes, self.0.options.min_free_bytes) {
+            Ok(room) => return Ok(Some(room)),
+            Err(refusal) => refusal,
+        };
+        let state = self.state();
+        let crowded = refusal == Refusal::Busy || state.reserved > 0 || state.any_held();
+        if crowded && bytes <= state.budget {
+            return Ok(None);
+        }
+        drop(state);
+        Err(self.no_room(bytes))
     }
 
     fn evict(&self, victims: &[Vacating]) {

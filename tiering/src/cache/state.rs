@@ -428,6 +428,11 @@ impl State {
         files.any(|file| file.held && file.object.id != object)
     }
 
+    /// True where downloads are at work.
+    pub fn any_held(&self) -> bool {
+        self.files.values().any(|file| file.held)
+    }
+
     /// Forgets an object and what it is charged. The caller deletes its files.
     pub fn retire(&mut self, object: ObjectId) -> Option<FileState> {
         let file = self.files.remove(&object)?;

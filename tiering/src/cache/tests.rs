@@ -38,6 +38,7 @@ fn lab_with(base: MemEnv, options: CacheOptions) -> Lab {
         store: store.clone() as Arc<dyn RemoteStore>,
         runtime: IoRuntime::new(2).unwrap(),
         counters: Arc::default(),
+        budget: Arc::default(),
         options,
     };
     Lab {

@@ -1,6 +1,7 @@
 //! [`Downloader`]: brings remote table files to the local disk behind the reads.
 //!
-//! A few threads take files, lowest level first, then by name, and [transfer](transfer) each. They block on the local
+//! A few threads take files, the hottest first where that is [known](Downloader::set_heat), then by level, then by name,
+//! and [transfer](transfer) each. They block on the local
 //! disk, so they are threads of their own; only their requests run on the I/O runtime.
 //!
 //! # What becomes of a failure
@@ -12,11 +13,14 @@
 //!
 //! What came of a file stays in the [cache](crate::cache) until it is promoted, also over a restart.
 
+mod meter;
+mod pace;
 mod state;
 mod stream;
 mod transfer;
 
 use std::{
+    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -43,11 +47,14 @@ const ROOM_BACKOFF: u32 = 8;
 /// How the background download behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DownloadOptions {
-    /// Files that are downloaded at once, a thread each. Defaults to 4; at least 1.
+    /// Files that are downloaded at once, a thread each. Defaults to 8, so that the link is busy while some are verified and
+    /// synced; at least 1.
     pub parallel_files: usize,
-    /// Bytes per request, rounded up to 1 KiB. Defaults to 4 MiB; at least 1.
+    /// Bytes per request, rounded up to 1 KiB. Larger ones hold reads up for longer, smaller ones cost more requests.
+    /// Defaults to 1 MiB; at least 1.
     pub chunk_bytes: usize,
-    /// Requests under way per file. Defaults to 2; at least 1. Memory is at most the product of these three.
+    /// Requests per file that are begun and not yet stored; how many of them are sent at once is decided by what the link
+    /// holds. Defaults to 4; at least 1. Memory is at most the product of these three.
     pub parallel_chunks: usize,
     /// The wait after the first temporary failure. It doubles with each further one, up to 128 times; a full disk waits
     /// that longest. Defaults to 250 ms, so up to 32 s.
@@ -57,9 +64,9 @@ pub struct DownloadOptions {
 impl Default for DownloadOptions {
     fn default() -> Self {
         DownloadOptions {
-            parallel_files: 4,
-            chunk_bytes: 4 << 20,
-            parallel_chunks: 2,
+            parallel_files: 8,
+            chunk_bytes: 1 << 20,
+            parallel_chunks: 4,
             first_backoff: Duration::from_millis(250),
         }
     }
@@ -136,7 +143,13 @@ impl Downloader {
         Ok(())
     }
 
-    /// Makes the threads rest after the chunk that they are at. Requests on their way are kept.
+    /// Tells how hot files are, by name, in any unit: the hottest come first, those that are not named last. What was told
+    /// before is forgotten.
+    pub fn set_heat(&self, heat: HashMap<String, u64>) {
+        self.shared.set_heat(heat);
+    }
+
+    /// Makes the threads rest after the chunk that they are at. Requests on their way are kept, none is sent.
     pub fn pause(&self) {
         self.shared.set_paused(true);
     }
@@ -202,7 +215,7 @@ impl Drop for Downloader {
 }
 
 /// The life of a download thread.
-fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration, mark: Mark) {
+fn work(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, delay: Duration, mark: Mark) {
     // Where it must end at once, `next` says so.
     shared.sleep(delay, mark);
     while let Some(entry) = shared.next() {
@@ -216,7 +229,7 @@ fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration
 }
 
 /// Transfers one file, again and again where that may help, and records what became of it.
-fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry) {
+fn bring(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, entry: &Entry) {
     let file = entry.file();
     let span =
         tracing::info_span!("promotion", name = entry.name(), key = %file.key, len = file.len);

@@ -32,8 +32,12 @@ use crate::{
 /// How often a thread that waits for the network looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
-/// Missing ranges are asked for together where what lies between them is at most this part of a request.
-const GAP_SHARE: u64 = 64;
+/// Missing ranges are asked for together where what lies between them is at most this part of a request, and no more than
+/// [`GAP_BYTES`].
+const GAP_SHARE: u64 = 16;
+
+/// See [`GAP_SHARE`].
+const GAP_BYTES: u64 = 64 << 10;
 
 /// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
 /// whole is verified, and readers may drop some while others come.
@@ -53,7 +57,7 @@ pub(super) enum Outcome {
 /// Brings `entry` here and promotes it. Blocks.
 pub(super) fn transfer(
     core: &Core,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
@@ -75,11 +79,14 @@ pub(super) fn transfer(
 
 fn transfer_remote(
     core: &Core,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
     let object = Object::new(entry.file());
+    if stream::is_quicker(core, options, entry, &object) {
+        return stream::transfer_small(core, shared, options, entry, &object);
+    }
     let hold = match core.cache.hold(&object) {
         Ok(Some(hold)) => hold,
         Ok(None) => return Ok(Outcome::Crowded),
@@ -110,7 +117,7 @@ fn transfer_remote(
 
 struct Transfer<'a> {
     core: &'a Core,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     options: &'a DownloadOptions,
     entry: &'a Entry,
     object: &'a Arc<Object>,
@@ -168,7 +175,8 @@ impl Transfer<'_> {
             while window.len() < self.options.parallel_chunks.max(1)
                 && let Some(range) = asks.next()
             {
-                window.push_back((range.start, Chunk::request(self.core, self.object, range)));
+                let chunk = Chunk::request(self.core, self.shared, self.object, range.clone());
+                window.push_back((range.start, chunk));
             }
             let Some((start, chunk)) = window.pop_front() else {
                 break;
@@ -218,10 +226,11 @@ impl Transfer<'_> {
         let most = (self.options.chunk_bytes as u64)
             .max(1)
             .next_multiple_of(PAGE_BYTES);
+        let gap = (most / GAP_SHARE).min(GAP_BYTES);
         let mut joined: Vec<Range<u64>> = Vec::new();
         for range in self.hold.missing(end) {
             match joined.last_mut() {
-                Some(last) if range.start - last.end <= most / GAP_SHARE => last.end = range.end,
+                Some(last) if range.start - last.end <= gap => last.end = range.end,
                 _ => joined.push(range),
             }
         }
@@ -273,16 +282,30 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub fn request(core: &Core, object: &Arc<Object>, range: Range<u64>) -> Chunk {
+    /// Asks for a range as soon as the budget and the pace let it.
+    pub fn request(
+        core: &Core,
+        shared: &Arc<Shared>,
+        object: &Arc<Object>,
+        range: Range<u64>,
+    ) -> Chunk {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (store, counters) = (core.store.clone(), core.counters.clone());
+        let (budget, shared) = (core.budget.clone(), shared.clone());
         let object = object.clone();
         let task = core.runtime.spawn(async move {
+            let admitted = shared.pace().admit(range.end - range.start).await;
+            // In turn too: whoever is admitted waits for the budget first.
+            budget.take(range.end - range.start).await;
+            let admitted = admitted.sent_now();
             Counters::add(&counters.download_requests, 1);
             let result = get_exact(&*store, &object, range).await;
             if let Ok(bytes) = &result {
                 Counters::add(&counters.download_bytes, bytes.len() as u64);
+                admitted.arrived(counters.bytes_in());
+                shared.came(bytes.len() as u64);
             }
+            drop(admitted);
             // The thread that asked may have given up.
             let _ = sender.send(result);
         });

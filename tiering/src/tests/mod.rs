@@ -111,6 +111,7 @@ impl World {
                 min_free_bytes: 0,
                 ..CacheOptions::default()
             },
+            transfer_bytes_per_second: None,
         }
     }
 

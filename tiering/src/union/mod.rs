@@ -36,7 +36,7 @@ use lazurite_env::{
 };
 
 use crate::{
-    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats, TransferBudget,
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
     layout::{Layout, is_table_name},
@@ -64,6 +64,8 @@ pub struct UnionOptions {
     pub download: DownloadOptions,
     /// What is kept on the local disk of files that are not local.
     pub cache: CacheOptions,
+    /// What downloads may take of the link, and whoever else takes of it: see [`UnionEnv::transfer_budget`].
+    pub transfer_bytes_per_second: Option<u64>,
 }
 
 /// What reads, names and downloads share. Handles and download threads hold it, never the [`UnionEnv`] itself, so
@@ -76,6 +78,7 @@ pub(crate) struct Core {
     pub catalog: Catalog,
     pub cache: Cache,
     pub counters: Arc<Counters>,
+    pub budget: Arc<TransferBudget>,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
     /// What a remote file shows as its time of change.
@@ -120,6 +123,7 @@ impl UnionEnv {
             runtime,
             download,
             cache,
+            transfer_bytes_per_second,
         } = options;
         let layout = Layout::new(&root);
         for dir in [&layout.db, &layout.tails, &layout.cache, &layout.download] {
@@ -157,6 +161,7 @@ impl UnionEnv {
         tails::remove_others(&*base, &layout.tails, keep);
 
         let counters = Arc::new(Counters::default());
+        let budget = Arc::new(TransferBudget::new(transfer_bytes_per_second));
         let cache = Cache::open(
             Parts {
                 base: base.clone(),
@@ -164,6 +169,7 @@ impl UnionEnv {
                 store: store.clone(),
                 runtime: runtime.clone(),
                 counters: counters.clone(),
+                budget: budget.clone(),
                 options: cache,
             },
             &wanted,
@@ -176,6 +182,7 @@ impl UnionEnv {
             store,
             runtime,
             counters,
+            budget,
             naming: Mutex::new(()),
             loaded: SystemTime::now(),
         });
@@ -335,6 +342,11 @@ impl UnionEnv {
     /// about to end the process and wants it warm.
     pub fn flush_cache(&self) {
         self.core.cache.flush();
+    }
+
+    /// The bytes per second that the download may take. Whoever uploads is to take from it too.
+    pub fn transfer_budget(&self) -> &Arc<TransferBudget> {
+        &self.core.budget
     }
 
     /// The background download of remote files.
