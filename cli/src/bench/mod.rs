@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cold_start;
 pub mod reads;
+pub mod scan;
 pub mod shape;
 pub mod stores;
 
@@ -19,6 +20,8 @@ pub enum Command {
     Cache(cache::Args),
     /// How soon state is back after its local disk was lost: lazy against eager.
     ColdStart(cold_start::Args),
+    /// Iterators over remote state: their share of the link, and what they fetch for nothing.
+    Scan(scan::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
     Stores(stores::Args),
 }
@@ -28,6 +31,7 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
     match command {
         Command::Cache(args) => cache::run(args, format),
         Command::ColdStart(args) => cold_start::run(args, format),
+        Command::Scan(args) => scan::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
 }

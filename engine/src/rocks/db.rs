@@ -15,7 +15,14 @@ use rocksdb::{
     Cache, ColumnFamilyDescriptor, DB, Env, Options, ReadOptions, ReadTier, WriteOptions,
 };
 
-use super::{batch::Batch, column::Column, error, options::rocksdb_options, pool::Pool};
+use super::{
+    ahead::{BeginReadAhead, Orders},
+    batch::Batch,
+    column::Column,
+    error,
+    options::rocksdb_options,
+    pool::Pool,
+};
 use crate::{
     error::{Error, Result},
     options::RocksDbOptions,
@@ -41,6 +48,8 @@ pub(crate) struct DbConfig {
     /// How many of the database's files are not on the local disk. Asked for each `multi_get` and each iterator: must be
     /// cheap and take no lock.
     pub remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Fetches ahead of iterators that walk over remote files; `None`: nothing is.
+    pub read_ahead: Option<BeginReadAhead>,
     /// A lock on the directory that must be held for as long as the database is open, by whatever handle.
     pub lock: Option<Arc<dyn FileLock>>,
 }
@@ -53,6 +62,10 @@ pub(crate) struct Db {
     pub(super) write: WriteOptions,
     pub(super) remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
     pub(super) pool: Pool,
+    pub(super) read_ahead: Option<BeginReadAhead>,
+    pub(super) orders: Orders,
+    /// Bytes of a data block.
+    pub(super) block_bytes: u64,
     name: String,
     column_options: Options,
     /// Names; also serialises creating.
@@ -95,6 +108,9 @@ impl Db {
             write,
             remote_files: config.remote_files,
             pool: Pool::new("lazurite-cold-read", config.options.cold_read_threads),
+            read_ahead: config.read_ahead,
+            orders: Orders::default(),
+            block_bytes: config.options.block_bytes as u64,
             name,
             column_options,
             columns: Mutex::new(columns),

@@ -36,7 +36,9 @@ use lazurite_env::{
 };
 
 use crate::{
-    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    CacheOptions, CatalogEntry, DownloadOptions, Downloader, ReadAhead, RemoteFile, ScanPlan,
+    TierStats,
+    ahead::Scans,
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
     layout::{Layout, is_table_name},
@@ -75,6 +77,7 @@ pub(crate) struct Core {
     pub catalog: Catalog,
     pub cache: Cache,
     pub counters: Arc<Counters>,
+    pub scans: Scans,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
     /// What a remote file shows as its time of change.
@@ -175,6 +178,7 @@ impl UnionEnv {
             store,
             runtime,
             counters,
+            scans: Scans::default(),
             naming: Mutex::new(()),
             loaded: SystemTime::now(),
         });
@@ -323,6 +327,12 @@ impl UnionEnv {
     /// about to end the process and wants it warm.
     pub fn flush_cache(&self) {
         self.core.cache.flush();
+    }
+
+    /// Fetches remote bytes ahead of an iterator that reads as `plan` says, for as long as the result lives. A plan that is
+    /// wrong costs bytes, never more than the iterator has read.
+    pub fn read_ahead(&self, plan: ScanPlan) -> ReadAhead {
+        ReadAhead::begin(self.core.clone(), plan)
     }
 
     /// The background download of remote files.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use lazurite_env::{PendingRead, RandomFile, RangeRead, ReadHint, Result};
+use lazurite_env::{Activity, PendingRead, RandomFile, RangeRead, ReadHint, Result};
 
 use super::Core;
 use crate::{
@@ -117,6 +117,13 @@ impl TableFile {
         if mode != Mode::Pass && self.entry.residency() != Residency::Remote {
             // It went while the cache took it in again.
             self.core.uncache(self.entry.file());
+        }
+        if hint.activity == Activity::Iterate
+            && let (Some(first), Some(last)) = (wants.first(), wants.last())
+        {
+            let name = self.entry.name();
+            let bytes = last.end - first.start;
+            self.core.iterator_read(name, last.end, bytes);
         }
         begun
     }
