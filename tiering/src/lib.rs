@@ -30,7 +30,7 @@ mod test_store;
 mod tests;
 mod union;
 
-pub use ahead::{ReadAhead, ScanEnd, ScanFile, ScanPlan};
+pub use ahead::{ReadAhead, ScanEnd, ScanFile, ScanPlace, ScanPlan};
 pub use cache::CacheOptions;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};
 pub use checksum::{Checksum, ChecksumHasher};

@@ -10,13 +10,13 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use lazurite_tiering::{ReadAhead, ScanEnd, ScanFile, ScanPlan};
+use lazurite_tiering::{ReadAhead, ScanEnd, ScanFile, ScanPlace, ScanPlan};
 use rocksdb::Range;
 
 use super::{column::Column, db::Db};
 
-/// A walk over so many bytes of keys and values is a long one. Shorter ones cost what RocksDB reads for them.
-const LONG_WALK_BYTES: usize = 64 << 10;
+/// A walk over so many bytes of keys and values is a long one: two blocks. Shorter ones cost what RocksDB reads for them.
+const LONG_WALK_BYTES: usize = 32 << 10;
 
 /// Tells which number changes whenever the files of a column may have.
 const VERSION: &str = "rocksdb.current-super-version-number";
@@ -60,11 +60,18 @@ impl Walk {
         // Nothing of the database is held before this runs: it may be closed before.
         let (db, name) = (Arc::downgrade(column.db()), column.name().to_owned());
         let (here, upper, bytes) = (here.to_vec(), self.upper.clone(), self.bytes);
+        // RocksDB reads on the thread that moves the iterator: this one.
+        let at = ScanPlace::take_last();
         column.db().pool.submit(Box::new(move || {
             let Some(turn) = Turn::begin(&job) else {
                 return;
             };
-            turn.end(read_ahead(&db, &name, &here, &upper, bytes as u64));
+            let plan = |lanes| ScanPlan {
+                lanes,
+                read_bytes: bytes as u64,
+                at,
+            };
+            turn.end(read_ahead(&db, &name, &here, &upper, plan));
         }));
     }
 }
@@ -213,21 +220,18 @@ impl Order {
     }
 }
 
-/// Begins to fetch ahead of an iterator over `column` that is at `here`, ends before `upper` and has read `bytes`. `None`
-/// where the database is gone.
+/// Begins to fetch ahead of an iterator over `column` that is at `here` and ends before `upper`. `None` where the database
+/// is gone.
 fn read_ahead(
     db: &Weak<Db>,
     column: &str,
     here: &[u8],
     upper: &[u8],
-    bytes: u64,
+    plan: impl FnOnce(Vec<Vec<ScanFile>>) -> ScanPlan,
 ) -> Option<ReadAhead> {
     let column = db.upgrade()?.column(column)?;
     let begin = column.db().read_ahead.as_ref()?;
-    Some(begin(ScanPlan {
-        lanes: lanes(&column, here, upper)?,
-        read_bytes: bytes,
-    }))
+    Some(begin(plan(lanes(&column, here, upper)?)))
 }
 
 /// The files that an iterator at `here` is going to read before `upper`.

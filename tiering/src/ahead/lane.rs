@@ -6,13 +6,13 @@ use std::{
 };
 
 use super::ScanFile;
-use crate::cache::{ObjectId, PAGE_BYTES};
+use crate::cache::{CHUNK_BYTES, ObjectId};
 
-/// A request is not shorter, but at the end of a file: a round trip for less is not worth it.
-const MIN_PIECE_BYTES: u64 = 64 << 10;
+/// A request is not much shorter, but at the end of a file: a round trip for less is not worth it.
+const MIN_PIECE_BYTES: u64 = CHUNK_BYTES;
 
 /// A request is not much longer: the reader waits for the whole of it, and several at once fill a link better than one.
-const MAX_PIECE_BYTES: u64 = 512 << 10;
+const MAX_PIECE_BYTES: u64 = 1 << 20;
 
 /// The window is asked for in so many requests.
 const PIECES: u64 = 8;
@@ -189,7 +189,8 @@ impl Lane {
         }
         let mut to = start + bytes;
         if to < end {
-            to = to / PAGE_BYTES * PAGE_BYTES;
+            // A chunk that comes in parts may be evicted in between, and is taken for a hot one when the rest comes.
+            to = to / CHUNK_BYTES * CHUNK_BYTES;
         }
         Some(start..to)
     }
@@ -254,7 +255,7 @@ mod tests {
         let asked = fill(&mut lane, WINDOW);
         assert_eq!(asked[0].1.start, 7777);
         let ahead = asked.last().unwrap().1.end - 7777;
-        assert!(ahead <= WINDOW && ahead > WINDOW - MAX_PIECE_BYTES - PAGE_BYTES);
+        assert!(ahead <= WINDOW && ahead > WINDOW - MAX_PIECE_BYTES);
         assert!(fill(&mut lane, WINDOW).is_empty());
     }
 

@@ -2,9 +2,9 @@
 //! returned [`ReadAhead`] lives, remote bytes are asked for before the iterator reads them.
 //!
 //! A plan has one [lane] for each sequence of files that is read in order: a sorted run of an LSM tree. Nothing is asked
-//! for until a read of an iterator shows where its lane is. From there on so much is kept on its way before the reader as
-//! the reader has read already, up to [`MAX_WINDOW_BYTES`], and never beyond the plan's end. So a walk that is given up
-//! has cost at most twice what it read, and one that goes to its end no more than its range.
+//! for until a read of an iterator shows where its lane is. From there on [twice](GROWTH) as much is kept on its way before
+//! the reader as the reader has read already, up to [`MAX_WINDOW_BYTES`], and never beyond the plan's end. So a walk that is
+//! given up has cost at most three times what it read, and one that goes to its end no more than its range.
 //!
 //! What was asked for stays in the cache's [list of requests](crate::cache::flight) until the reader has passed it, whether
 //! or not it can be stored; that is memory, and all scans of a union together have at most [`MAX_KEPT_BYTES`] of it. It is
@@ -18,6 +18,7 @@
 mod lane;
 
 use std::{
+    cell::RefCell,
     fmt,
     sync::{
         Arc, Mutex,
@@ -35,8 +36,11 @@ use crate::{
 };
 
 /// Bytes that may be on their way or in memory before the reader of one scan: so much fills a link of 1 Gbit/s up to a
-/// round trip of 30 ms, and one of 10 Gbit/s up to 3 ms.
-const MAX_WINDOW_BYTES: u64 = 4 << 20;
+/// round trip of 60 ms, and one of 10 Gbit/s up to 6 ms.
+const MAX_WINDOW_BYTES: u64 = 8 << 20;
+
+/// How many times what the reader has read the window is. Each round trip makes it three times as long.
+const GROWTH: u64 = 2;
 
 /// The same of all scans of a union together; beyond it, further ones are read as they go.
 const MAX_KEPT_BYTES: u64 = 64 << 20;
@@ -48,6 +52,8 @@ pub struct ScanPlan {
     pub lanes: Vec<Vec<ScanFile>>,
     /// Bytes that the iterator has read already: how far ahead of it to begin with.
     pub read_bytes: u64,
+    /// Where it read last.
+    pub at: Option<ScanPlace>,
 }
 
 /// A table file that an iterator is going to read, from its front.
@@ -59,6 +65,24 @@ pub struct ScanFile {
     pub len: u64,
     /// Where the iterator ends in it; `None`: it reads the file to its end.
     pub until: Option<ScanEnd>,
+}
+
+/// Up to where an iterator has read a table file.
+#[derive(Debug, Clone)]
+pub struct ScanPlace {
+    name: String,
+    offset: u64,
+}
+
+thread_local! {
+    static LAST: RefCell<Option<ScanPlace>> = const { RefCell::new(None) };
+}
+
+impl ScanPlace {
+    /// Where an iterator last read a remote file on this thread, of whichever union. Forgotten by this.
+    pub fn take_last() -> Option<ScanPlace> {
+        LAST.take()
+    }
 }
 
 /// About where in a table file an iterator ends, as RocksDB estimates it.
@@ -122,6 +146,9 @@ impl ReadAhead {
         scans.push(scan.clone());
         core.scans.active.store(scans.len(), Ordering::Release);
         drop(scans);
+        if let Some(ScanPlace { name, offset }) = plan.at {
+            core.advance(&mut lock(&scan.state).lanes, &name, offset, 0);
+        }
         ReadAhead { core, scan }
     }
 }
@@ -144,6 +171,10 @@ impl Core {
     /// Tells that an iterator read `file` up to `offset`, `bytes` of it with this read, which may still be under way.
     /// Does not block.
     pub fn iterator_read(self: &Arc<Self>, file: &str, offset: u64, bytes: u64) {
+        LAST.set(Some(ScanPlace {
+            name: file.to_owned(),
+            offset,
+        }));
         if self.scans.active.load(Ordering::Acquire) == 0 {
             return;
         }
@@ -169,7 +200,7 @@ impl Core {
         let read = lanes[at].read_bytes();
         // Lanes share the window as they share the reads.
         let share = u128::from(MAX_WINDOW_BYTES) * u128::from(read) / u128::from(all.max(1));
-        let window = read.min(share as u64);
+        let window = (GROWTH * read).min(share as u64);
         self.fill(&mut lanes[at], window);
     }
 

@@ -335,6 +335,12 @@ impl UnionEnv {
         ReadAhead::begin(self.core.clone(), plan)
     }
 
+    /// Bytes asked for ahead of readers that have not passed them.
+    #[cfg(test)]
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.core.kept_bytes()
+    }
+
     /// The background download of remote files.
     pub fn download(&self) -> &Downloader {
         &self.downloader
