@@ -109,12 +109,6 @@ impl Flights {
         self.of(object).find(kept).map(Flight::covering)
     }
 
-    /// True where a kept request has bytes of `range`.
-    pub fn keeps_any(&self, object: ObjectId, range: &Range<u64>) -> bool {
-        self.of(object)
-            .any(|flight| flight.keepers > 0 && flight.touches(range))
-    }
-
     fn of(&self, object: ObjectId) -> impl Iterator<Item = &Flight> {
         self.by_object.get(&object).into_iter().flatten()
     }

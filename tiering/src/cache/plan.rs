@@ -105,9 +105,7 @@ impl Cache {
                     0
                 };
                 // Neighbours in one chunk that are read one after another are no second reading of it.
-                let whole = hits != 0 && hits == mask;
-                let first = state.flights.keeps_any(object.id, &bytes);
-                if request.mode == Mode::Use && whole && !first {
+                if request.mode == Mode::Use && hits != 0 && hits == mask {
                     let object = object.id;
                     state.heat.touch(&ChunkId { object, chunk });
                 }
