@@ -89,7 +89,7 @@ impl StateBackend {
         }
         union.observe_reads(metrics::observe_reads(&options.job));
         let rocks_env = Arc::new(rocksdb_env(union.clone())?);
-        let counted = union.clone();
+        let (counted, ahead) = (union.clone(), union.clone());
         let db = Db::open(DbConfig {
             path: union.db_dir().to_owned(),
             env: rocks_env.env().clone(),
@@ -98,6 +98,7 @@ impl StateBackend {
             columns: columns(&rocks_env, &union, &prepared)?,
             create_if_missing: true,
             remote_files: Arc::new(move || counted.remote_files()),
+            read_ahead: Some(Arc::new(move |plan| ahead.read_ahead(plan))),
             lock: Some(prepared.directory.lock()),
         })?;
         phases.ended("database");

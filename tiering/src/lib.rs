@@ -14,6 +14,7 @@
 //!   RocksDB does, and may ask for them again with [`Activity::Reread`](lazurite_env::Activity::Reread).
 //! * Pages of the cache: against a checksum of their own, each time they are read.
 
+mod ahead;
 mod budget;
 mod cache;
 mod catalog;
@@ -31,6 +32,7 @@ mod test_store;
 mod tests;
 mod union;
 
+pub use ahead::{ReadAhead, ScanEnd, ScanFile, ScanPlace, ScanPlan};
 pub use budget::TransferBudget;
 pub use cache::CacheOptions;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};

@@ -6,6 +6,7 @@ pub mod download;
 pub mod points;
 pub mod process;
 pub mod reads;
+pub mod scan;
 pub mod shape;
 pub mod stores;
 pub mod trace;
@@ -29,6 +30,8 @@ pub enum Command {
     Points(points::Args),
     /// Records processed straight after a restore, from the begin of the open on: lazy against eager and all local.
     Process(process::Args),
+    /// Iterators over remote state: their share of the link, and what they fetch for nothing.
+    Scan(scan::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
     Stores(stores::Args),
 }
@@ -41,6 +44,7 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
         Command::Download(args) => download::run(args, format),
         Command::Points(args) => points::run(args, format),
         Command::Process(args) => process::run(args, format),
+        Command::Scan(args) => scan::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
 }

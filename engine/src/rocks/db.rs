@@ -16,7 +16,13 @@ use rocksdb::{
 };
 
 use super::{
-    batch::Batch, column::Column, error, figures::Work, options::rocksdb_options, pool::Pool,
+    ahead::{BeginReadAhead, Orders},
+    batch::Batch,
+    column::Column,
+    error,
+    figures::Work,
+    options::rocksdb_options,
+    pool::Pool,
 };
 use crate::{
     error::{Error, Result},
@@ -43,6 +49,8 @@ pub(crate) struct DbConfig {
     /// How many of the database's files are not on the local disk. Asked for each `multi_get` and each iterator: must be
     /// cheap and take no lock.
     pub remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Fetches ahead of iterators that walk over remote files; `None`: nothing is.
+    pub read_ahead: Option<BeginReadAhead>,
     /// A lock on the directory that must be held for as long as the database is open, by whatever handle.
     pub lock: Option<Arc<dyn FileLock>>,
 }
@@ -59,6 +67,10 @@ pub(crate) struct Db {
     pub(super) block_cache_capacity: usize,
     pub(super) statistics: bool,
     pub(super) work: Arc<Work>,
+    pub(super) read_ahead: Option<BeginReadAhead>,
+    pub(super) orders: Orders,
+    /// Bytes of a data block.
+    pub(super) block_bytes: u64,
     pub(super) column_options: Options,
     name: String,
     /// Names; also serialises creating.
@@ -106,6 +118,9 @@ impl Db {
             block_cache_capacity: config.options.block_cache_bytes,
             statistics: config.options.statistics,
             work,
+            read_ahead: config.read_ahead,
+            orders: Orders::default(),
+            block_bytes: config.options.block_bytes as u64,
             column_options,
             name,
             columns: Mutex::new(columns),

@@ -31,6 +31,7 @@ pub(crate) fn config(path: &Path, wal: bool, columns: &[&str]) -> DbConfig {
         columns: columns.iter().map(|c| c.to_string()).collect(),
         create_if_missing: true,
         remote_files: Arc::new(|| 0),
+        read_ahead: None,
         lock: None,
     }
 }
@@ -44,6 +45,7 @@ fn open_faulty(path: &Path, plan: &Arc<FaultPlan>, remote_files: Arc<AtomicUsize
             .env()
             .clone(),
         remote_files: Arc::new(move || remote_files.load(Ordering::Relaxed)),
+        read_ahead: None,
         lock: None,
         ..config(path, false, &["a"])
     })

@@ -14,5 +14,6 @@ mod refusals;
 mod reopen;
 mod restore;
 mod retention;
+mod scans;
 mod snapshots;
 mod tails;

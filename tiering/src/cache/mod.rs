@@ -46,7 +46,7 @@ use crate::{
     stats::{CacheUse, Counters},
     sync::lock,
 };
-pub(crate) use geometry::PAGE_BYTES;
+pub(crate) use geometry::{CHUNK_BYTES, PAGE_BYTES};
 pub(crate) use hold::Hold;
 pub(crate) use read::{Begun, Mode, Request, Tail};
 use room::guarded;

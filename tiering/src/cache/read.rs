@@ -25,6 +25,8 @@ const DROP_ATTEMPTS: u32 = 100;
 pub(crate) enum Mode {
     /// Uses it, fills it and heats it: a user's read.
     Use,
+    /// Fills it for a read that is to come.
+    Ahead,
     /// Takes what is there and leaves no trace: compaction, verification, whole-file reads.
     Pass,
     /// Drops what it has of the range, asks the store, and keeps what comes.
@@ -151,6 +153,35 @@ impl Cache {
         }
         self.count(request.mode, &begun);
         begun
+    }
+
+    /// Asks the store for what is absent of `range`, before anybody reads it. What comes is kept in memory until
+    /// [`let_go`](Self::let_go) is called for each of the requests that this gives, also where it cannot be stored.
+    /// Does not block.
+    pub fn fetch_ahead(&self, request: &Request<'_>, range: Range<u64>) -> Vec<u64> {
+        let object = request.object.id;
+        let mut plan = Plan::default();
+        self.plan(request, &[range], true, &mut plan);
+        let mut flights: Vec<u64> = plan.pieces.iter().map(|(_, piece)| piece.flight).collect();
+        flights.sort_unstable();
+        flights.dedup();
+        {
+            // Before the requests begin, so that none of them ends before.
+            let mut state = self.state();
+            for flight in &flights {
+                state.flights.keep(object, *flight);
+            }
+        }
+        self.launch(request, &mut plan);
+        flights
+    }
+
+    /// Tells that nobody waits for a request of [`fetch_ahead`](Self::fetch_ahead) any more.
+    pub fn let_go(&self, object: ObjectId, flights: &[u64]) {
+        let mut state = self.state();
+        for flight in flights {
+            state.flights.let_go(object, *flight);
+        }
     }
 
     fn count(&self, mode: Mode, begun: &[Begun]) {

@@ -1,5 +1,6 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
+mod ahead;
 mod cache;
 mod cache_crash;
 mod cache_disk;

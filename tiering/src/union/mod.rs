@@ -36,7 +36,9 @@ use lazurite_env::{
 };
 
 use crate::{
-    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats, TransferBudget,
+    CacheOptions, CatalogEntry, DownloadOptions, Downloader, ReadAhead, RemoteFile, ScanPlan,
+    TierStats, TransferBudget,
+    ahead::Scans,
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
     layout::{Layout, is_table_name},
@@ -79,6 +81,7 @@ pub(crate) struct Core {
     pub cache: Cache,
     pub counters: Arc<Counters>,
     pub budget: Arc<TransferBudget>,
+    pub scans: Scans,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
     /// What a remote file shows as its time of change.
@@ -183,6 +186,7 @@ impl UnionEnv {
             runtime,
             counters,
             budget,
+            scans: Scans::default(),
             naming: Mutex::new(()),
             loaded: SystemTime::now(),
         });
@@ -347,6 +351,18 @@ impl UnionEnv {
     /// The bytes per second that the download may take. Whoever uploads is to take from it too.
     pub fn transfer_budget(&self) -> &Arc<TransferBudget> {
         &self.core.budget
+    }
+
+    /// Fetches remote bytes ahead of an iterator that reads as `plan` says, for as long as the result lives. A plan that is
+    /// wrong costs bytes, never more than the iterator has read.
+    pub fn read_ahead(&self, plan: ScanPlan) -> ReadAhead {
+        ReadAhead::begin(self.core.clone(), plan)
+    }
+
+    /// Bytes asked for ahead of readers that have not passed them.
+    #[cfg(test)]
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.core.kept_bytes()
     }
 
     /// The background download of remote files.

@@ -119,6 +119,13 @@ impl TableFile {
             // It went while the cache took it in again.
             self.core.uncache(self.entry.file());
         }
+        if hint.activity == Activity::Iterate
+            && let (Some(first), Some(last)) = (wants.first(), wants.last())
+        {
+            let name = self.entry.name();
+            let bytes = last.end - first.start;
+            self.core.iterator_read(name, last.end, bytes);
+        }
         begun
     }
 
