@@ -88,12 +88,12 @@ mod tests {
         let mut progress = DownloadProgress {
             files_total: 17,
             files_done: 3,
-            eta: Some(Duration::from_secs(90)),
+            eta: Some(Duration::from_secs(30)),
             ..DownloadProgress::default()
         };
         assert_eq!(
             told(&progress),
-            "downloading: 3 of 17 files, 90 seconds left"
+            "downloading: 3 of 17 files, 30 seconds left"
         );
         progress.paused = true;
         assert_eq!(told(&progress), "downloading: 3 of 17 files, paused");
