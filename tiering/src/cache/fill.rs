@@ -82,12 +82,14 @@ impl Cache {
             let _ = thread.join();
         }
         // Another cache may be opened here: what the readers find from now on is not theirs to change.
-        let _creating = lock(&self.0.creating);
         let mut state = self.state();
         state.closed = true;
         while state.evicting > 0 {
             state = self.wait(state);
         }
+        drop(state);
+        // Who deletes now, ends.
+        drop(lock(&self.0.creating));
     }
 
     /// Blocks until everything that reads brought before is stored or dropped.
