@@ -106,8 +106,9 @@ impl<K, V> ValueState<K, V> {
 
     /// As [`get`](Self::get), for async code: while files are remote no thread waits for the network but those of a pool
     /// ([`cold_read_threads`](crate::RocksDbOptions::cold_read_threads)). Where all are local it reads at once, and so blocks as
-    /// long as a local read does. Needs no runtime of any kind; nothing happens before the future is polled, and a read that was
-    /// begun goes on where it is dropped.
+    /// long as a local read does. Needs no runtime of any kind. Nothing happens before the future is polled. A read that was
+    /// begun goes on where the future is dropped, and until it ends the local directory stays locked, also when the backend is
+    /// dropped.
     pub fn get_async(&self, key: &K) -> impl Future<Output = Result<Option<V>>> + Send + use<K, V> {
         let own = self.table.clone();
         let keys = Prefixes::encode(&own.table, &self.namespace, [key]);
