@@ -14,7 +14,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint-tools build demo test test-stores bench check
+.PHONY: help setup lint-tools build demo test test-stores soak bench check
 
 help: ## Lists the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: setup ## Runs all tests that need no server
 test-stores: setup ## Installs and starts S3 and HDFS servers (Debian 12), runs the tests of stores, stops them
 	$(CARGO) test --release --workspace --test stores --test cli --no-run
 	tests/servers/test.sh $(CARGO) test --release --workspace --test stores
+
+soak: setup ## Everything at random for half an hour, against a model (make test does two minutes of it)
+	LAZURITE_SOAK_SECONDS=$${LAZURITE_SOAK_SECONDS:-1800} $(CARGO) test --release --workspace --test soak -- --nocapture
 
 bench: setup ## Local reads and writes against plain RocksDB, then the cold start
 	$(CARGO) bench --profile release --package lazurite-benches

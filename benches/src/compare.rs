@@ -118,6 +118,7 @@ impl Case {
             entries,
             block_cache_bytes: self.block_cache_bytes,
             wal: self.wal,
+            statistics: false,
         }
     }
 

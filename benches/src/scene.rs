@@ -41,6 +41,8 @@ pub struct SceneOptions {
     pub wal: bool,
     /// Whether Lazurite's sides have a disk budget, so that their local files can be let go.
     pub disk_budget: bool,
+    /// Whether RocksDB counts what it does, below [`SideKind::Typed`] alone.
+    pub statistics: bool,
 }
 
 /// Databases with the same content, files and options. Its directory goes with it.
@@ -132,6 +134,7 @@ fn open_typed(
             block_cache_bytes: options.block_cache_bytes,
             // Room for all that is put: a flush in a slice of one side would fall on that of another.
             write_buffer_bytes: 256 << 20,
+            statistics: options.statistics,
             ..RocksDbOptions::default()
         })
         .open()?;
@@ -148,6 +151,7 @@ fn union_env(root: &Path, disk_budget: bool) -> Result<Env> {
         runtime,
         download: DownloadOptions::default(),
         cache: CacheOptions::default(),
+        transfer_bytes_per_second: None,
     })?;
     let env = rocksdb_env(union)?;
     if disk_budget {

@@ -22,6 +22,9 @@ pub enum Error {
     /// A store or the I/O threads failed.
     #[error(transparent)]
     Env(#[from] lazurite_env::Error),
+    /// The metrics cannot be served.
+    #[error(transparent)]
+    Metrics(#[from] lazurite::metrics::ServeError),
     /// A file of the user's failed.
     #[error("{operation} {path}")]
     File {

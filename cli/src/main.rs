@@ -13,7 +13,7 @@ mod progress;
 mod snapshots;
 mod wordcount;
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -33,6 +33,10 @@ struct Cli {
     /// How the result is printed on standard output.
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     format: Format,
+    /// Serves metrics for Prometheus at http://ADDR/metrics while the command runs; port 0 takes a free one. Where it is stands
+    /// on standard error.
+    #[arg(long, global = true, value_name = "ADDR")]
+    metrics_addr: Option<SocketAddr>,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,7 +85,8 @@ impl From<Load> for lazurite::LoadPolicy {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_logging().and_then(|()| dispatch(cli)) {
+    let started = start_logging().and_then(|()| serve_metrics(cli.metrics_addr));
+    match started.and_then(|()| dispatch(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.is_broken_pipe() => ExitCode::SUCCESS,
         Err(e) => {
@@ -92,12 +97,22 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> Result<()> {
+    let watched = cli.metrics_addr.is_some();
     match cli.command {
-        Command::Run(Run::Wordcount(args)) => wordcount::run(&args, cli.format),
+        Command::Run(Run::Wordcount(args)) => wordcount::run(&args, cli.format, watched),
         Command::Snapshots(command) => snapshots::run(&command, cli.format),
         Command::Bench(command) => bench::run(&command, cli.format),
         Command::Demo(args) => demo::run(&args, cli.format),
     }
+}
+
+/// Before anything is opened, so that the phases of its restore are in it.
+fn serve_metrics(addr: Option<SocketAddr>) -> Result<()> {
+    if let Some(addr) = addr {
+        let bound = lazurite::metrics::serve(addr)?;
+        eprintln!("lazurite: metrics at http://{bound}/metrics");
+    }
+    Ok(())
 }
 
 fn start_logging() -> Result<()> {
@@ -139,6 +154,7 @@ mod tests {
         assert_eq!((args.snapshot_every, args.max_records), (1_000_000, None));
         assert_eq!(args.load, Load::Lazy);
         assert_eq!(args.paths.len(), 2);
+        assert_eq!(cli.metrics_addr, None);
     }
 
     #[test]
@@ -164,6 +180,8 @@ mod tests {
             parse(&format!("{run} --load later text")).unwrap_err(),
             ErrorKind::InvalidValue
         );
+        let addr = parse(&format!("{run} --metrics-addr 127.0.0.1 text"));
+        assert_eq!(addr.unwrap_err(), ErrorKind::ValueValidation);
     }
 
     #[test]
@@ -174,6 +192,7 @@ mod tests {
             "lazurite snapshots verify --remote s3://b/p",
             "lazurite bench cold-start --files 2000 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000 --policy on-demand",
             "lazurite --format json demo --dir d text",
+            "lazurite bench cold-start --metrics-addr [::1]:9187",
         ] {
             assert!(parse(line).is_ok(), "{line}");
         }

@@ -16,9 +16,13 @@ use lazurite_tiering::{DownloadProgress, Downloader, OpenFiles, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
-    builder::{Durability, StateBackendBuilder, check_cache_bytes, check_disk_budget_bytes},
+    builder::{
+        Durability, StateBackendBuilder, check_cache_bytes, check_disk_budget_bytes,
+        check_transfer_rate,
+    },
     directory::Directory,
     key_groups::KeyGroupRange,
+    metrics::{self, PhaseClock},
     open::{Prepared, prepare, with_elapsed},
     rocks::{Column, Db, DbConfig},
     snapshot::{
@@ -54,6 +58,7 @@ pub struct StateBackend {
     union: Arc<UnionEnv>,
     rocks_env: Arc<RocksEnv>,
     report: Option<RestoreReport>,
+    metrics_id: u64,
     timeout: Duration,
     directory: Directory,
 }
@@ -77,18 +82,21 @@ impl StateBackend {
             Some(range) => range,
             None => KeyGroupRange::all(options.key_groups)?,
         };
-        let prepared = prepare(&options, range)?;
+        let mut phases = PhaseClock::start(&metrics::RESTORE_PHASE_SECONDS, &options.job);
+        let prepared = prepare(&options, range, &mut phases)?;
         let union = prepared.union.clone();
         if options.load_policy == LoadPolicy::Eager && union.remote_files() > 0 {
             load_what_fits(&options, &union)?;
+            phases.ended("download");
         }
+        union.observe_reads(metrics::observe_reads(&options.job));
         let rocks_env = Arc::new(rocksdb_env(union.clone())?);
         if options.has_disk_budget() {
             let files = rocks_env.local_files();
             files.keep_releasable();
             union.watch_open_files(Arc::new(NativeFiles(files)));
         }
-        let counted = union.clone();
+        let (counted, ahead) = (union.clone(), union.clone());
         let db = Db::open(DbConfig {
             path: union.db_dir().to_owned(),
             env: rocks_env.env().clone(),
@@ -97,8 +105,10 @@ impl StateBackend {
             columns: columns(&rocks_env, &union, &prepared)?,
             create_if_missing: true,
             remote_files: Arc::new(move || counted.remote_files()),
+            read_ahead: Some(Arc::new(move |plan| ahead.read_ahead(plan))),
             lock: Some(prepared.directory.lock()),
         })?;
+        phases.ended("database");
         if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
             union.download().start_after(FIRST_READS)?;
         }
@@ -119,6 +129,14 @@ impl StateBackend {
             prepared.known,
             settings,
         );
+        let snapshots = Arc::new(snapshots);
+        let report = with_elapsed(prepared.report, begun);
+        let metrics_id = metrics::join(metrics::Source {
+            db: db.clone(),
+            snapshots: snapshots.clone(),
+            requests: prepared.requests,
+            restored: report.clone(),
+        });
         Ok(StateBackend {
             running: Mutex::new(None),
             tables: Mutex::new(prepared.tables),
@@ -127,10 +145,11 @@ impl StateBackend {
                 key_groups: options.key_groups,
                 range,
             }),
-            snapshots: Arc::new(snapshots),
+            snapshots,
             union,
             rocks_env,
-            report: with_elapsed(prepared.report, begun),
+            report,
+            metrics_id,
             timeout: options.snapshot_timeout,
             directory: prepared.directory,
         })
@@ -173,16 +192,38 @@ impl StateBackend {
             return Err(Error::SnapshotInProgress);
         }
         self.snapshots.history().check_alone()?;
+        let figures = &self.snapshots.figures;
+        figures.begun();
+        let (pending, run) = self.begin_snapshot(options).inspect_err(|error| {
+            figures.ended(Err(error));
+        })?;
+        *running = Some(run);
+        Ok(pending)
+    }
+
+    /// The synchronous part, and the thread of the other one.
+    fn begin_snapshot(&self, options: SnapshotOptions) -> Result<(PendingSnapshot, Running)> {
         let begun = Instant::now();
         let deadline = Deadline::new(options.timeout.unwrap_or(self.timeout));
         let id = self.snapshots.history().next_id();
         let staging = self.snapshots.staging.join(format!("chk-{id}-{}", token()));
-        let capture = Capture::take(
+        let mut phases = PhaseClock::start(
+            &metrics::SNAPSHOT_PHASE_SECONDS,
+            self.snapshots.layout.job().as_str(),
+        );
+        let mut capture = Capture::take(
             &self.context.db,
             &self.union,
             &mut self.snapshots.registry(),
             staging,
+            &mut phases,
         )?;
+        {
+            let mut heat = self.snapshots.heat();
+            heat.look(Instant::now(), &self.context.db.file_reads()?);
+            capture.note_heat(&heat);
+            self.union.download().set_heat(heat.all());
+        }
         let job = Job {
             id,
             capture,
@@ -190,6 +231,7 @@ impl StateBackend {
             options,
             deadline: deadline.clone(),
             sync: begun.elapsed(),
+            phases,
         };
         let (alive, ended) = channel();
         let context = self.snapshots.clone();
@@ -200,11 +242,11 @@ impl StateBackend {
                 job.run(&context)
             })
             .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
-        *running = Some(Running {
+        let running = Running {
             deadline: deadline.clone(),
             ended,
-        });
-        Ok(PendingSnapshot::new(id, deadline, thread))
+        };
+        Ok((PendingSnapshot::new(id, deadline, thread), running))
     }
 
     /// Writes what is in memory to local files of level 0, of all tables at the same point in time. Snapshots do this by
@@ -256,6 +298,42 @@ impl StateBackend {
         }
         self.union.set_disk_budget(bytes);
         Ok(())
+    }
+
+    /// Changes what downloads and uploads may take of the link:
+    /// [`transfer_bytes_per_second`](StateBackendBuilder::transfer_bytes_per_second); `None`: no limit. Requests that are on
+    /// their way go on as they are. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] where it is less than 64 KiB.
+    pub fn set_transfer_bytes_per_second(&self, bytes: Option<u64>) -> Result<()> {
+        check_transfer_rate(bytes)?;
+        self.union.transfer_budget().set(bytes);
+        Ok(())
+    }
+
+    /// Changes when table files come from the store, from now on.
+    ///
+    /// * [`LoadPolicy::Lazy`]: the download begins, or goes on where it was, behind the reads.
+    /// * [`LoadPolicy::OnDemand`]: it ends; this waits for its threads, no longer than for a local write. What came of
+    ///   unfinished files stays in the cache, and what is local stays local.
+    /// * [`LoadPolicy::Eager`]: as lazy, and this blocks until every file is local.
+    ///
+    /// Ends a pause. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// As [`wait_until_local`](Self::wait_until_local); the policy is changed all the same.
+    pub fn set_load_policy(&self, policy: LoadPolicy) -> Result<()> {
+        let download = self.union.download();
+        match policy {
+            LoadPolicy::OnDemand => download.stop(),
+            LoadPolicy::Lazy | LoadPolicy::Eager => download.start()?,
+        }
+        download.resume();
+        match policy {
+            LoadPolicy::Eager => self.wait_until_local(),
+            LoadPolicy::Lazy | LoadPolicy::OnDemand => Ok(()),
+        }
     }
 
     /// How far the download of remote files is. Cheap.
@@ -394,6 +472,7 @@ impl Drop for StateBackend {
             let _ = running.ended.recv();
         }
         self.union.download().stop();
+        metrics::leave(self.metrics_id);
         self.context.db.close();
     }
 }

@@ -20,6 +20,9 @@ use crate::{
     table::{TableDescriptor, TableSchema},
 };
 
+/// At less, a single request of a download takes minutes.
+const MIN_TRANSFER_RATE: u64 = 64 << 10;
+
 /// A smaller cache could not hold a single part of each level.
 const MIN_CACHE_BYTES: u64 = 1 << 20;
 
@@ -82,6 +85,7 @@ pub struct StateBackendBuilder {
     pub(crate) snapshot_timeout: Duration,
     pub(crate) transfer_threads: usize,
     pub(crate) download: DownloadOptions,
+    pub(crate) transfer_bytes_per_second: Option<u64>,
     pub(crate) cache: CacheOptions,
     pub(crate) runtime: Option<IoRuntime>,
     pub(crate) env: Option<Arc<dyn Env>>,
@@ -112,6 +116,7 @@ impl StateBackendBuilder {
             snapshot_timeout: Duration::from_secs(600),
             transfer_threads: 4,
             download: DownloadOptions::default(),
+            transfer_bytes_per_second: None,
             cache: CacheOptions::default(),
             runtime: None,
             env: None,
@@ -200,6 +205,18 @@ impl StateBackendBuilder {
     /// `state.backend.rocksdb.checkpoint.transfer.thread.num`.
     pub fn transfer_threads(mut self, threads: usize) -> Self {
         self.transfer_threads = threads;
+        self
+    }
+
+    /// Bytes per second that the download after a restore and the uploads of snapshots may take, together. What reads
+    /// bring from the store counts too but never waits: transfers get what reads leave. At least 64 KiB; can be changed at
+    /// run time by [`StateBackend::set_transfer_bytes_per_second`].
+    ///
+    /// Default: no limit. Downloads then keep no more on their way than fills the link, so that reads hardly wait behind
+    /// them; set a limit where the link is shared with others. A snapshot whose upload takes longer than
+    /// [`snapshot_timeout`](Self::snapshot_timeout) at this rate fails.
+    pub fn transfer_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.transfer_bytes_per_second = Some(bytes);
         self
     }
 
@@ -314,6 +331,7 @@ impl StateBackendBuilder {
         }
         check_cache_bytes(self.cache.budget_bytes)?;
         check_disk_budget_bytes(self.cache.disk_budget_bytes)?;
+        check_transfer_rate(self.transfer_bytes_per_second)?;
         if self.cache.min_free_bytes > MAX_FREE_BYTES {
             return refuse(
                 "min_free_disk_bytes",
@@ -382,4 +400,17 @@ pub(crate) fn check_cache_bytes(bytes: u64) -> Result<()> {
             "{bytes} is less than {MIN_CACHE_BYTES}: no file could be downloaded; to keep nothing of reads, use cache_reads(false)"
         ),
     })
+}
+
+/// Refuses a rate at which nothing would ever end.
+pub(crate) fn check_transfer_rate(bytes_per_second: Option<u64>) -> Result<()> {
+    match bytes_per_second {
+        Some(rate) if rate < MIN_TRANSFER_RATE => Err(Error::InvalidOption {
+            option: "transfer_bytes_per_second",
+            reason: format!(
+                "{rate} is less than {MIN_TRANSFER_RATE}; to download nothing, use LoadPolicy::OnDemand"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }

@@ -23,6 +23,7 @@ mod codec;
 mod directory;
 mod error;
 pub mod key_groups;
+pub mod metrics;
 mod open;
 mod options;
 mod restore;

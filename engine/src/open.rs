@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::{ErrorKind, IoRuntime, remote::RemoteStore};
+use lazurite_env::{
+    ErrorKind, IoRuntime,
+    remote::{CountingStore, RemoteStore},
+};
 use lazurite_tiering::{Checksum, UnionEnv, UnionOptions};
 
 use crate::{
@@ -18,10 +21,12 @@ use crate::{
     builder::{Durability, Restore, StateBackendBuilder},
     directory::Directory,
     key_groups::KeyGroupRange,
+    metrics::{PhaseClock, kind_of, request_observer},
     restore::{self, RestoreReport},
     snapshot::{
         SnapshotMetadata,
         context::Known,
+        heat::Heat,
         layout::JobLayout,
         registry::{Registry, Uploaded},
         retention::History,
@@ -34,6 +39,8 @@ use crate::{
 pub(crate) struct Prepared {
     pub(crate) directory: Directory,
     pub(crate) store: Arc<dyn RemoteStore>,
+    /// The same, by its counters.
+    pub(crate) requests: CountingStore,
     pub(crate) runtime: IoRuntime,
     pub(crate) layout: JobLayout,
     pub(crate) union: Arc<UnionEnv>,
@@ -47,12 +54,20 @@ pub(crate) struct Prepared {
 /// Makes the local directory what `options` ask for. No table file is read.
 ///
 /// Whatever the new state needs from the store is fetched and checked before anything of the old one goes.
-pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Result<Prepared> {
+pub(crate) fn prepare(
+    options: &StateBackendBuilder,
+    range: KeyGroupRange,
+    phases: &mut PhaseClock,
+) -> Result<Prepared> {
     let runtime = match &options.runtime {
         Some(runtime) => runtime.clone(),
         None => IoRuntime::new(2)?,
     };
     let store = options.open_store(&runtime)?;
+    let observer = request_observer(&options.job, kind_of(&*store));
+    let requests = CountingStore::observed(store, observer);
+    let store: Arc<dyn RemoteStore> = Arc::new(requests.clone());
+    phases.ended("store");
     let mut directory = Directory::open(options.local_env(), &options.dir, &options.job)?;
     let layout = JobLayout::new(&options.job)?;
     let job = look_at_job(&store, &runtime, &layout)?;
@@ -66,6 +81,7 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
     if let Some(found) = &chosen {
         check_fits(options, range, &found.metadata)?;
     }
+    phases.ended("find");
     let mut known = Known {
         history: History::new(job.ids, job.unfinished),
         ..Known::default()
@@ -76,11 +92,13 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         let newest = chosen.as_ref().map(|found| &found.metadata);
         if let Some(newest) = newest {
             refuse_stale(options, &directory, newest)?;
+            known.heat = Heat::from_metadata(newest);
         }
         known.registry = kept_registry(&store, &runtime, &layout, &union, newest)?;
         (union, directory.tables()?)
     } else if let Some(chosen) = chosen {
         let plan = restore::plan(&store, &runtime, &layout, &chosen)?;
+        phases.ended("fetch");
         let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
@@ -88,6 +106,7 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
         let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
+        known.heat = Heat::from_metadata(&chosen.metadata);
         report = Some(restored);
         known.history.completed(Arc::new(chosen.metadata));
         (union, tables)
@@ -98,9 +117,12 @@ pub(crate) fn prepare(options: &StateBackendBuilder, range: KeyGroupRange) -> Re
         (union, Vec::new())
     };
     check_declared(options, &tables)?;
+    phases.ended("local");
+    union.download().set_heat(known.heat.all());
     Ok(Prepared {
         directory,
         store,
+        requests,
         runtime,
         layout,
         union,
@@ -153,6 +175,7 @@ fn union_options(
         runtime: runtime.clone(),
         download: options.download,
         cache: options.cache,
+        transfer_bytes_per_second: options.transfer_bytes_per_second,
     }
 }
 

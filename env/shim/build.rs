@@ -2,7 +2,8 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
+    "file_reads.cc",
     "file_system.cc",
     "local_files.cc",
     "random_file.cc",

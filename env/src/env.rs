@@ -9,7 +9,7 @@
 //!   [`Env::sync_dir`] on its directory returned. Before that a power cut may lose it; a crash of the process does not.
 //! * **Atomic.** `rename` replaces its target atomically: a reader sees the old file or the new one.
 //! * **Parallel.** Every method may be called from any thread at once.
-//! * A missing file is [`ErrorKind::NotFound`](crate::ErrorKind::NotFound), also where its directory is missing.
+//! * A missing file is [`ErrorKind::NotFound`], also where its directory is missing.
 
 use std::{
     fmt,
@@ -75,6 +75,36 @@ pub enum Activity {
     /// Reading again what did not match its checksum the first time: no copy that a cache keeps of these bytes is good
     /// enough, and what it has there is dropped.
     Reread = 8,
+}
+
+impl Activity {
+    /// Every activity, at the place of its number.
+    pub const ALL: [Activity; 9] = [
+        Activity::Unknown,
+        Activity::Get,
+        Activity::MultiGet,
+        Activity::Iterate,
+        Activity::Compaction,
+        Activity::Flush,
+        Activity::Open,
+        Activity::Verify,
+        Activity::Reread,
+    ];
+
+    /// A word for it, as figures and their labels use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activity::Unknown => "unknown",
+            Activity::Get => "get",
+            Activity::MultiGet => "multi_get",
+            Activity::Iterate => "iterate",
+            Activity::Compaction => "compaction",
+            Activity::Flush => "flush",
+            Activity::Open => "open",
+            Activity::Verify => "verify",
+            Activity::Reread => "reread",
+        }
+    }
 }
 
 /// What kind of block a read is for, where the reader knows.
@@ -284,7 +314,7 @@ pub trait Env: fmt::Debug + Send + Sync + 'static {
     /// Kind, length, links and time of a path.
     fn stat(&self, path: &Path) -> Result<Stat>;
 
-    /// Takes an exclusive lock on a file, creating it; [`ErrorKind::Locked`](crate::ErrorKind::Locked) at once where
+    /// Takes an exclusive lock on a file, creating it; [`ErrorKind::Locked`] at once where
     /// anyone, this process included, holds it.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>>;
 

@@ -20,20 +20,30 @@ cache_dir() {
 # shellcheck disable=SC2034 # read by the scripts that source this
 host=${LAZURITE_SERVERS_HOST:-127.0.0.1}
 
-# free_ports N: N ports that nobody listens on, on one line. All are held until the last is found, so they differ. None is of
-# the range that outgoing connections are given: while a server is down, one of those could take its port.
+# free_ports N: N ports (at most 10) that nobody listens on, on one line. They are all of one block of ten that the script's
+# process id chooses, so that scripts that run at one time do not choose the same ones before they listen. None is of the
+# range that outgoing connections are given: while a server is down, one of those could take its port.
 free_ports() {
-    python3 - "$1" <<'PY'
-import random, socket, sys
-held = []
-while len(held) < int(sys.argv[1]):
-    s = socket.socket()
-    try:
-        s.bind(("127.0.0.1", random.randrange(20000, 32000)))
-        held.append(s)
-    except OSError:
-        s.close()
-print(*(s.getsockname()[1] for s in held))
+    python3 - "$1" $$ <<'PY'
+import socket, sys
+wanted, pid = int(sys.argv[1]), int(sys.argv[2])
+
+def is_free(port):
+    with socket.socket() as s:
+        try:
+            s.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+
+# A block in use is left at a stride, since the next one belongs to the next process.
+for step in range(1200):
+    first = 20000 + (pid + step * 701) % 1200 * 10
+    free = [port for port in range(first, first + 10) if is_free(port)]
+    if len(free) >= wanted:
+        print(*free[:wanted])
+        sys.exit()
+sys.exit("no free ports")
 PY
 }
 

@@ -31,8 +31,9 @@ install_packages() {
         as_root=(sudo -n)
     fi
     echo "install.sh: installing ${missing[*]}" >&2
-    # The first try is with the lists at hand; a fresh machine has none, or old ones.
-    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}")
+    # The first try is with the lists at hand; a fresh machine has none, or old ones. Another installation is waited for.
+    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o DPkg::Lock::Timeout=300
+        --no-install-recommends "${missing[@]}")
     if ! "${as_root[@]}" "${install[@]}" >/dev/null 2>&1; then
         "${as_root[@]}" apt-get update -qq
         "${as_root[@]}" "${install[@]}" >/dev/null

@@ -15,6 +15,8 @@
 //!   RocksDB does, and may ask for them again with [`Activity::Reread`](lazurite_env::Activity::Reread).
 //! * Pages of the cache: against a checksum of their own, each time they are read.
 
+mod ahead;
+mod budget;
 mod cache;
 mod catalog;
 mod checksum;
@@ -22,6 +24,7 @@ mod disk;
 mod download;
 pub mod framed;
 mod layout;
+mod reads;
 mod stats;
 mod sync;
 mod tails;
@@ -31,10 +34,13 @@ mod test_store;
 mod tests;
 mod union;
 
+pub use ahead::{ReadAhead, ScanEnd, ScanFile, ScanPlace, ScanPlan};
+pub use budget::TransferBudget;
 pub use cache::CacheOptions;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};
 pub use checksum::{Checksum, ChecksumHasher};
 pub use download::{DownloadOptions, DownloadProgress, Downloader};
 pub use layout::is_table_name;
+pub use reads::{ReadObserver, ReadStats, ReadTier};
 pub use stats::TierStats;
 pub use union::{OpenFiles, Reuse, UnionEnv, UnionOptions};

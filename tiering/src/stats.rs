@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::reads::ReadCounters;
+
 /// What the tiers did since the [`UnionEnv`](crate::UnionEnv) was opened. Each number is right by itself; they are not
 /// read at one instant.
 ///
@@ -81,6 +83,7 @@ pub(crate) struct Counters {
     pub demotions: AtomicU64,
     pub demoted_bytes: AtomicU64,
     pub demotion_failures: AtomicU64,
+    pub reads: ReadCounters,
 }
 
 /// What the chunk cache takes of the local disk and may take, in bytes.
@@ -93,6 +96,11 @@ pub(crate) struct CacheUse {
 impl Counters {
     pub fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Relaxed);
+    }
+
+    /// Bytes that reads and downloads brought.
+    pub fn bytes_in(&self) -> u64 {
+        self.remote_bytes.load(Relaxed) + self.download_bytes.load(Relaxed)
     }
 
     /// All counters; the numbers of files and what the cache takes are left 0.

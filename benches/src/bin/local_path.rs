@@ -24,6 +24,9 @@ struct Args {
     /// With a disk budget, under which local files can be let go.
     #[arg(long)]
     disk_budget: bool,
+    /// Has the RocksDB below ValueState count what `RocksDbOptions::statistics` says, and no other side.
+    #[arg(long)]
+    statistics: bool,
     /// A table, or one JSON document.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -53,6 +56,7 @@ fn main() -> Result<()> {
     for case in CASES.iter().filter(|case| case.name.contains(&args.case)) {
         let needed = SceneOptions {
             disk_budget: args.disk_budget,
+            statistics: args.statistics,
             ..case.scene(args.entries)
         };
         let built = match scene.take() {

@@ -2,9 +2,14 @@
 
 pub mod cache;
 pub mod cold_start;
+pub mod download;
+pub mod points;
+pub mod process;
 pub mod reads;
+pub mod scan;
 pub mod shape;
 pub mod stores;
+pub mod trace;
 
 use std::path::PathBuf;
 
@@ -19,6 +24,14 @@ pub enum Command {
     Cache(cache::Args),
     /// How soon state is back after its local disk was lost: lazy against eager.
     ColdStart(cold_start::Args),
+    /// What the background download does to reads in front of it, and how much of the link it has.
+    Download(download::Args),
+    /// Cold point reads, many at once: requests a read, and how near to what round trip and link allow.
+    Points(points::Args),
+    /// Records processed straight after a restore, from the begin of the open on: lazy against eager and all local.
+    Process(process::Args),
+    /// Iterators over remote state: their share of the link, and what they fetch for nothing.
+    Scan(scan::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
     Stores(stores::Args),
 }
@@ -28,6 +41,10 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
     match command {
         Command::Cache(args) => cache::run(args, format),
         Command::ColdStart(args) => cold_start::run(args, format),
+        Command::Download(args) => download::run(args, format),
+        Command::Points(args) => points::run(args, format),
+        Command::Process(args) => process::run(args, format),
+        Command::Scan(args) => scan::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
 }

@@ -11,7 +11,9 @@ mod words;
 
 use std::{path::PathBuf, time::Instant};
 
-use lazurite::{LoadPolicy, RestoreReport, StateBackend, ValueState, ValueStateDescriptor};
+use lazurite::{
+    LoadPolicy, RestoreReport, RocksDbOptions, StateBackend, ValueState, ValueStateDescriptor,
+};
 use lazurite_env::IoRuntime;
 
 use self::{
@@ -63,8 +65,8 @@ pub struct Args {
     pub paths: Vec<PathBuf>,
 }
 
-/// Runs the job to its end.
-pub fn run(args: &Args, format: Format) -> Result<()> {
+/// Runs the job to its end. `watched`: somebody looks at its metrics.
+pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
     let inputs = Inputs::find(&args.paths)?;
     let runtime = IoRuntime::new(2)?;
     let store = link::open_store(&args.remote, &runtime)?;
@@ -74,8 +76,19 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         .io_runtime(runtime)
         .job(&args.job)
         .key_groups(args.key_groups)
-        .load_policy(LoadPolicy::from(args.load))
+        .load_policy(match args.load {
+            // Behind a bar, below.
+            Load::Eager => LoadPolicy::OnDemand,
+            load => load.into(),
+        })
+        .rocksdb(RocksDbOptions {
+            statistics: watched,
+            ..RocksDbOptions::default()
+        })
         .open()?;
+    if args.load == Load::Eager {
+        progress::until_local(&backend, format)?;
+    }
     let counts = counts(&backend)?;
     let restored = match backend.restored() {
         Some(report) => Some(resume(report, &inputs, &counts, opening)?),

@@ -2,6 +2,9 @@
 
 mod cache;
 mod kill;
+mod metrics;
+mod points;
+mod process;
 mod readme;
 mod stores;
 mod story;

@@ -95,10 +95,15 @@ impl Job {
 
     /// `lazurite run wordcount` over these places.
     pub fn command(&self, snapshot_every: u64, load: &str) -> Command {
+        self.command_over(&self.remote(), snapshot_every, load)
+    }
+
+    /// The same over another store.
+    pub fn command_over(&self, remote: &str, snapshot_every: u64, load: &str) -> Command {
         let mut command = lazurite();
         command.args(["--format", "json", "run", "wordcount", "--load", load]);
         command.args(["--snapshot-every", &snapshot_every.to_string()]);
-        command.args(["--remote", &self.remote()]);
+        command.args(["--remote", remote]);
         command.arg("--dir").arg(&self.dir);
         command.arg("--output").arg(&self.output);
         command.arg(&self.text);

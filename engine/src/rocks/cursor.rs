@@ -4,17 +4,22 @@ use std::{mem, ptr};
 
 use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions};
 
-use super::column::Column;
+use super::{ahead::Walk, column::Column};
 use crate::error::{Error, Result};
 
 /// Walks a range in ascending order of the key bytes, seeing it as it was when the cursor was made. Locks nobody out; the
 /// files and memtables of that moment stay until it is dropped.
 pub(crate) struct Cursor {
+    /// Only where files are remote. Declared first: its end may wait for a thread that uses the column.
+    walk: Option<Box<Walk>>,
     // Declared, and so dropped, before `column`.
     iter: DBRawIteratorWithThreadMode<'static, DB>,
     column: Column,
     place: Place,
 }
+
+/// A key and its value.
+type Entry<'a> = (&'a [u8], &'a [u8]);
 
 /// Kept beside RocksDB's own, which takes a call to ask.
 enum Place {
@@ -28,10 +33,12 @@ impl Cursor {
     pub(super) fn new(column: &Column, lower: Vec<u8>, upper: Vec<u8>) -> Cursor {
         let db = column.db();
         let mut options = ReadOptions::default();
+        let remote = db.has_remote_files();
+        let walk = remote.then(|| Box::new(Walk::new(upper.clone())));
         options.set_iterate_lower_bound(lower);
         options.set_iterate_upper_bound(upper);
         // Reads ahead while the caller works, where the Env can; pointless for local files.
-        options.set_async_io(db.has_remote_files());
+        options.set_async_io(remote);
         let iter = db.db.raw_iterator_cf_opt(column.handle(), options);
         // SAFETY: only the lifetime changes, which says that the iterator must not outlive the `DB`. The cursor keeps a
         // `Column`, which keeps that `DB` and the column family alive, and `iter` is declared before it: dropped first.
@@ -42,6 +49,7 @@ impl Cursor {
             >(iter)
         };
         Cursor {
+            walk,
             iter,
             column: column.clone(),
             place: Place::BeforeFirst,
@@ -54,12 +62,15 @@ impl Cursor {
     pub(crate) fn next_where(
         &mut self,
         accept: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+    ) -> Result<Option<Entry<'_>>, Box<Error>> {
         while self.advance() {
             let Some((key, value)) = self.iter.item() else {
                 self.place = Place::Ended;
                 break;
             };
+            if let Some(walk) = &mut self.walk {
+                walk.at(&self.column, key, value);
+            }
             if accept(key) {
                 // SAFETY: only the lifetimes change, to that of the borrow of `self`, which the compiler does not see through
                 // the loop. Until it ends nothing moves or drops the iterator, which owns these bytes.
@@ -88,7 +99,7 @@ impl Cursor {
     }
 
     #[cold]
-    fn end(&self) -> Result<Option<(&[u8], &[u8])>, Box<Error>> {
+    fn end(&self) -> Result<Option<Entry<'_>>, Box<Error>> {
         self.column.db().check_open()?;
         match self.iter.status() {
             Ok(()) => Ok(None),

@@ -15,7 +15,15 @@ use rocksdb::{
     Cache, ColumnFamilyDescriptor, DB, Env, Options, ReadOptions, ReadTier, WriteOptions,
 };
 
-use super::{batch::Batch, column::Column, error, options::rocksdb_options, pool::Pool};
+use super::{
+    ahead::{BeginReadAhead, Orders},
+    batch::Batch,
+    column::Column,
+    error,
+    figures::Work,
+    options::rocksdb_options,
+    pool::Pool,
+};
 use crate::{
     error::{Error, Result},
     options::RocksDbOptions,
@@ -41,6 +49,8 @@ pub(crate) struct DbConfig {
     /// How many of the database's files are not on the local disk. Asked for each `multi_get` and each iterator: must be
     /// cheap and take no lock.
     pub remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
+    /// Fetches ahead of iterators that walk over remote files; `None`: nothing is.
+    pub read_ahead: Option<BeginReadAhead>,
     /// A lock on the directory that must be held for as long as the database is open, by whatever handle.
     pub lock: Option<Arc<dyn FileLock>>,
 }
@@ -53,8 +63,16 @@ pub(crate) struct Db {
     pub(super) write: WriteOptions,
     pub(super) remote_files: Arc<dyn Fn() -> usize + Send + Sync>,
     pub(super) pool: Pool,
+    pub(super) cache: Cache,
+    pub(super) block_cache_capacity: usize,
+    pub(super) statistics: bool,
+    pub(super) work: Arc<Work>,
+    pub(super) read_ahead: Option<BeginReadAhead>,
+    pub(super) orders: Orders,
+    /// Bytes of a data block.
+    pub(super) block_bytes: u64,
+    pub(super) column_options: Options,
     name: String,
-    column_options: Options,
     /// Names; also serialises creating.
     columns: Mutex<BTreeSet<String>>,
     closed: AtomicBool,
@@ -68,7 +86,8 @@ impl Db {
         config.options.validate()?;
         let name = config.path.display().to_string();
         let cache = Cache::new_hyper_clock_cache(config.options.block_cache_bytes, 0);
-        let column_options = rocksdb_options(&config.options, &config.env, &cache);
+        let work = Arc::<Work>::default();
+        let column_options = rocksdb_options(&config.options, &config.env, &cache, &work);
         let mut options = column_options.clone();
         options.create_if_missing(config.create_if_missing);
         let columns: BTreeSet<String> = config
@@ -95,8 +114,15 @@ impl Db {
             write,
             remote_files: config.remote_files,
             pool: Pool::new("lazurite-cold-read", config.options.cold_read_threads),
-            name,
+            cache,
+            block_cache_capacity: config.options.block_cache_bytes,
+            statistics: config.options.statistics,
+            work,
+            read_ahead: config.read_ahead,
+            orders: Orders::default(),
+            block_bytes: config.options.block_bytes as u64,
             column_options,
+            name,
             columns: Mutex::new(columns),
             closed: AtomicBool::new(false),
             _lock: config.lock,

@@ -1,6 +1,7 @@
 //! What RocksDB tells while it works behind our back: compactions, flushes and background errors.
 //!
-//! Each compaction is a `tracing` span, open from its beginning to its end; flushes and background errors are events.
+//! Each compaction is a `tracing` span, open from its beginning to its end; flushes and background errors are events. What
+//! has ended is added up in [`Work`].
 //!
 //! One error is taken back here. RocksDB opens the table files behind an open, and treats a file that does not open as an
 //! error of the whole database, which it means to recover from: `ErrorHandler::HandleKnownErrors` of 11.8.1 notes that a
@@ -14,14 +15,14 @@ use std::{
     ffi::{CStr, c_char, c_int, c_void},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr, slice,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use librocksdb_sys as ffi;
 use rocksdb::{AsRawPtr, Options};
 use tracing::Span;
 
-use super::error;
+use super::{error, figures::Work};
 
 /// `BackgroundErrorReason` of RocksDB's `listener.h`, in its order.
 const REASONS: [&str; 8] = [
@@ -37,15 +38,18 @@ const REASONS: [&str; 8] = [
 const ASYNC_FILE_OPEN: u32 = 7;
 
 /// The listener's state; RocksDB frees it with the listener.
-#[derive(Default)]
 struct Listener {
+    work: Arc<Work>,
     /// Span of each compaction that runs, by its job. Not entered: what ends on RocksDB's thread may not have begun there.
     compactions: Mutex<HashMap<c_int, Span>>,
 }
 
 /// Makes the databases that are opened with `options` tell what they do.
-pub(super) fn listen(options: &Options) {
-    let state = Box::into_raw(Box::<Listener>::default());
+pub(super) fn listen(options: &Options, work: &Arc<Work>) {
+    let state = Box::into_raw(Box::new(Listener {
+        work: work.clone(),
+        compactions: Mutex::default(),
+    }));
     // SAFETY: every callback is there, since RocksDB calls them unchecked. `state` is freed once, by `destroy`. The options
     // take the listener over, and copies of them share it.
     unsafe {
@@ -119,17 +123,27 @@ unsafe extern "C" fn compacted(
 ) {
     guarded(|| {
         // SAFETY: `state` lives as long as the listener, and `info` as long as this call. `failure` is a string or null.
-        let (state, job, files, bytes, failure) = unsafe {
+        let (state, job, files, read, bytes, micros, failure) = unsafe {
             let mut failure = ptr::null_mut();
             ffi::rocksdb_compactionjobinfo_status(info, &mut failure);
             (
                 &*state.cast::<Listener>(),
                 ffi::rocksdb_compactionjobinfo_job_id(info),
                 ffi::rocksdb_compactionjobinfo_output_files_count(info),
+                ffi::rocksdb_compactionjobinfo_total_input_bytes(info),
                 ffi::rocksdb_compactionjobinfo_total_output_bytes(info),
+                ffi::rocksdb_compactionjobinfo_elapsed_micros(info),
                 take_message(failure),
             )
         };
+        let work = &*state.work;
+        match failure {
+            None => Work::add(&work.compactions, 1),
+            Some(_) => Work::add(&work.failed_compactions, 1),
+        }
+        Work::add(&work.compaction_read_bytes, read);
+        Work::add(&work.compaction_written_bytes, bytes);
+        Work::add(&work.compaction_micros, micros);
         let Some(span) = state.compactions().remove(&job) else {
             return; // it began before anybody listened
         };
@@ -145,18 +159,20 @@ unsafe extern "C" fn compacted(
 }
 
 unsafe extern "C" fn flushed(
-    _: *mut c_void,
+    state: *mut c_void,
     _: *mut ffi::rocksdb_t,
     info: *const ffi::rocksdb_flushjobinfo_t,
 ) {
     guarded(|| {
-        // SAFETY: `info` lives as long as this call.
-        let (table, file) = unsafe {
+        // SAFETY: `state` lives as long as the listener, and `info` as long as this call.
+        let (state, table, file) = unsafe {
             (
+                &*state.cast::<Listener>(),
                 name(|len| ffi::rocksdb_flushjobinfo_cf_name(info, len)),
                 ffi::rocksdb_flushjobinfo_file_number(info),
             )
         };
+        Work::add(&state.work.flushes, 1);
         tracing::debug!(table, file, "flushed");
     });
 }

@@ -114,6 +114,13 @@ impl Db {
         Ok(files)
     }
 
+    /// How often users looked into each live table file since the database was opened, by name. RocksDB's estimate.
+    pub(crate) fn file_reads(&self) -> Result<HashMap<String, u64>> {
+        self.check_open()?;
+        // SAFETY: `self` keeps the database open.
+        Ok(unsafe { lazurite_env_rocksdb::file_reads(self.db.as_raw_ptr()) })
+    }
+
     fn tables(&self) -> Result<HashMap<String, TableFile>> {
         let files = self
             .db

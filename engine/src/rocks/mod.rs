@@ -11,6 +11,7 @@
 //! Crash story: with the WAL, what a write acknowledged is there after a crash of the process. Without it, what the last
 //! complete flush holds is there. A flush holds all columns at the same point in time, also one that RocksDB began.
 
+mod ahead;
 mod batch;
 mod cold;
 mod column;
@@ -18,6 +19,7 @@ mod cursor;
 mod db;
 mod error;
 mod events;
+mod figures;
 mod live_files;
 mod options;
 mod pool;

@@ -3,22 +3,30 @@
 //! What is set here and is not the user's to choose follows from state being partly remote: an open must read no table
 //! file, a key must be found with one block, and a flush must be the same point in time for all tables.
 
-use std::ffi::c_uchar;
+use std::{ffi::c_uchar, sync::Arc};
 
 use rocksdb::{
     AsRawPtr, BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Env, LogLevel,
     Options,
 };
 
-use super::events;
+use super::{
+    events,
+    figures::{self, Work},
+};
 use crate::options::{Compression, RocksDbOptions};
 
 /// The format of SST files: the newest that RocksDB 11.8.1 writes. Its checksums also tell a block of the right file from
 /// the same bytes in the wrong place.
 const TABLE_FORMAT_VERSION: i32 = 7;
 
-/// Options of the database and of every column in it.
-pub(super) fn rocksdb_options(options: &RocksDbOptions, env: &Env, cache: &Cache) -> Options {
+/// Options of the database and of every column in it. What it does behind the writers is added to `work`.
+pub(super) fn rocksdb_options(
+    options: &RocksDbOptions,
+    env: &Env,
+    cache: &Cache,
+    work: &Arc<Work>,
+) -> Options {
     let mut o = Options::default();
     o.set_env(env);
     o.create_missing_column_families(true);
@@ -28,7 +36,10 @@ pub(super) fn rocksdb_options(options: &RocksDbOptions, env: &Env, cache: &Cache
     o.set_max_open_files(-1);
     o.set_skip_stats_update_on_db_open(true);
     set_unwrapped(&o);
-    events::listen(&o);
+    events::listen(&o, work);
+    if options.statistics {
+        figures::count(&mut o);
+    }
 
     // Tables are flushed together: without a WAL a crash, and with one a snapshot, which leaves the WAL out, would else hold
     // them at different points in time, and half of a batch.

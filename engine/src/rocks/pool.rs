@@ -97,7 +97,8 @@ impl Pool {
             .collect()
     }
 
-    fn submit(&self, job: Job) {
+    /// Has a thread of the pool run `job` at some time; never where the pool is dropped before.
+    pub(super) fn submit(&self, job: Job) {
         let mut state = self.shared.lock();
         state.queue.push_back(job);
         let start = state.idle < state.queue.len() && state.threads < self.max_threads;

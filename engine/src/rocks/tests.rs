@@ -31,6 +31,7 @@ pub(crate) fn config(path: &Path, wal: bool, columns: &[&str]) -> DbConfig {
         columns: columns.iter().map(|c| c.to_string()).collect(),
         create_if_missing: true,
         remote_files: Arc::new(|| 0),
+        read_ahead: None,
         lock: None,
     }
 }
@@ -44,6 +45,7 @@ fn open_faulty(path: &Path, plan: &Arc<FaultPlan>, remote_files: Arc<AtomicUsize
             .env()
             .clone(),
         remote_files: Arc::new(move || remote_files.load(Ordering::Relaxed)),
+        read_ahead: None,
         lock: None,
         ..config(path, false, &["a"])
     })
@@ -421,5 +423,74 @@ fn opening_needs_no_table_file() {
     while let Err(error) = a.put(b"x", b"y").and_then(|()| db.flush_all()) {
         assert!(error.is_temporary() && Instant::now() < deadline, "{error}");
         std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn figures_are_what_rocksdb_holds_and_did() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(dir.path(), false, &["a", "b"]);
+    config.options.statistics = true;
+    let db = Db::open(config).unwrap();
+    let (a, b) = (db.column("a").unwrap(), db.column("b").unwrap());
+    for round in 0..2 {
+        for i in 0..100u32 {
+            a.put(&i.to_be_bytes(), &[round; 100]).unwrap();
+        }
+        b.put(b"k", b"v").unwrap();
+        assert!(db.figures().memtable_bytes > 10_000);
+        db.flush_all().unwrap();
+    }
+    let before = db.figures();
+    assert_eq!(before.files[0], 4);
+    assert_eq!(before.files[1..].iter().sum::<u64>(), 0);
+    assert!(before.table_bytes > 4_000, "{before:?}");
+    assert!(before.table_reader_bytes > 0, "{before:?}");
+    assert_eq!(before.block_cache_capacity, 256 << 20);
+    assert_eq!(db.work().flushes.load(Ordering::Relaxed), 4);
+    a.compact().unwrap();
+    let after = db.figures();
+    assert_eq!(after.files[0], 2);
+    assert_eq!(after.files.iter().sum::<u64>(), 3);
+    assert_eq!(after.keys, 100 + 2);
+    let work = db.work();
+    assert_eq!(work.compactions.load(Ordering::Relaxed), 1);
+    assert_eq!(work.failed_compactions.load(Ordering::Relaxed), 0);
+    assert!(work.compaction_read_bytes.load(Ordering::Relaxed) > 0);
+    assert!(work.compaction_written_bytes.load(Ordering::Relaxed) > 0);
+    for _ in 0..3 {
+        get(&a, &7u32.to_be_bytes()).unwrap();
+    }
+    let (read, unread) = (db.figures().tickers.unwrap(), after.tickers.unwrap());
+    let misses = read.block_cache_misses - unread.block_cache_misses;
+    let hits = read.block_cache_hits - unread.block_cache_hits;
+    assert_eq!((misses, hits), (1, 2));
+    assert!(read.block_cache_read_bytes > unread.block_cache_read_bytes);
+    assert!(db.figures().block_cache_bytes > 1_000);
+}
+
+#[test]
+fn without_statistics_there_are_no_tickers() {
+    let dir = TempDir::new().unwrap();
+    let db = open(dir.path(), false, &["a"]);
+    assert!(db.figures().tickers.is_none());
+}
+
+#[test]
+fn writes_that_outrun_the_flushes_are_counted_as_stopped() {
+    let dir = TempDir::new().unwrap();
+    let mut config = config(dir.path(), false, &["a"]);
+    config.options.write_buffer_bytes = 64 << 10;
+    let db = Db::open(config).unwrap();
+    let a = db.column("a").unwrap();
+    assert_eq!((db.figures().delays, db.figures().stops), (0, 0));
+    let until = Instant::now() + Duration::from_secs(60);
+    let mut key = 0u32;
+    while db.figures().stops == 0 {
+        assert!(Instant::now() < until, "no stop: {:?}", db.figures());
+        for _ in 0..2_000 {
+            key += 1;
+            a.put(&key.to_be_bytes(), &[0; 1000]).unwrap();
+        }
     }
 }

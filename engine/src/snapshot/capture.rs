@@ -15,9 +15,10 @@ use std::{
 use lazurite_env::{Env, EnvExt, ErrorKind};
 use lazurite_tiering::UnionEnv;
 
-use super::registry::Registry;
+use super::{heat::Heat, registry::Registry};
 use crate::{
     Error, Result,
+    metrics::PhaseClock,
     rocks::{Db, LiveFile, LiveFileKind},
 };
 
@@ -27,6 +28,8 @@ pub(crate) struct CapturedFile {
     pub(crate) name: String,
     pub(crate) level: u8,
     pub(crate) len: u64,
+    /// How often it was read, as of late; `None`: never, or unknown.
+    pub(crate) heat: Option<u64>,
     /// Where a link to it waits to be uploaded; `None` where the store has it.
     pub(crate) staged: Option<PathBuf>,
 }
@@ -48,8 +51,10 @@ impl Capture {
         union: &UnionEnv,
         registry: &mut Registry,
         staging: PathBuf,
+        phases: &mut PhaseClock,
     ) -> Result<Self> {
         db.flush_all()?;
+        phases.ended("flush");
         union.create_dir_all(&staging)?;
         let mut capture = Capture {
             files: Vec::new(),
@@ -57,7 +62,10 @@ impl Capture {
             staging,
         };
         match capture.fill(db, union, registry) {
-            Ok(()) => Ok(capture),
+            Ok(()) => {
+                phases.ended("link");
+                Ok(capture)
+            }
             Err(error) => {
                 capture.discard(union);
                 Err(error)
@@ -113,9 +121,17 @@ impl Capture {
             // Unknown only where a compaction replaced the file this very moment; the level orders downloads, no more.
             level: live.table.map_or(0, |table| table.level),
             len: live.len,
+            heat: None,
             staged,
         });
         Ok(())
+    }
+
+    /// Notes the heat of the files.
+    pub(crate) fn note_heat(&mut self, heat: &Heat) {
+        for file in &mut self.files {
+            file.heat = heat.of(&file.name);
+        }
     }
 
     /// Removes the links. An error leaves files that the next open removes, so it is only logged.

@@ -9,7 +9,9 @@ use lazurite_env::{IoRuntime, remote::RemoteStore};
 use lazurite_env_rocksdb::RocksEnv;
 use lazurite_tiering::UnionEnv;
 
-use super::{layout::JobLayout, registry::Registry, retention::History};
+use super::{
+    figures::Figures, heat::Heat, layout::JobLayout, registry::Registry, retention::History,
+};
 use crate::key_groups::KeyGroupRange;
 
 /// The parts that a snapshot needs. The two locks are only taken by the one snapshot under way: by its start, then by its
@@ -28,8 +30,10 @@ pub(crate) struct Context {
     pub(crate) range: KeyGroupRange,
     pub(crate) retained: usize,
     pub(crate) upload_threads: usize,
+    pub(crate) figures: Figures,
     registry: Mutex<Registry>,
     history: Mutex<History>,
+    heat: Mutex<Heat>,
 }
 
 /// What is known of the store when a backend opens.
@@ -37,6 +41,7 @@ pub(crate) struct Context {
 pub(crate) struct Known {
     pub(crate) registry: Registry,
     pub(crate) history: History,
+    pub(crate) heat: Heat,
 }
 
 /// The fields of a [`Context`] that are settings.
@@ -80,14 +85,20 @@ impl Context {
             range,
             retained,
             upload_threads,
+            figures: Figures::default(),
             registry: Mutex::new(known.registry),
             history: Mutex::new(known.history),
+            heat: Mutex::new(known.heat),
         }
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         // Each change of the registry is one call that cannot panic half-way.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn heat(&self) -> MutexGuard<'_, Heat> {
+        self.heat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {

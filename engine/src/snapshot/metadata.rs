@@ -93,9 +93,9 @@ pub struct TailsRef {
     pub checksum: Checksum,
 }
 
-/// One table file of a snapshot.
+/// One table file of a snapshot. Fields that a reader does not know are none of its business: later versions may add some
+/// that a restore can do without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct SnapshotFile {
     /// RocksDB's name for it in this snapshot's MANIFEST: `000012.sst`.
     pub name: String,
@@ -113,6 +113,10 @@ pub struct SnapshotFile {
     pub tail_checksum: Checksum,
     /// Which of the snapshot's tails objects holds the tail, and where in it.
     pub tail: Option<(u32, u64)>,
+    /// About how often gets and iterators looked into it, of late; absent where that is not known, or never. The hottest
+    /// files are downloaded first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat: Option<u64>,
 }
 
 impl UserValue {
@@ -339,6 +343,7 @@ fn is_plain_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshot::heat::Heat;
 
     fn metadata() -> SnapshotMetadata {
         SnapshotMetadata {
@@ -359,6 +364,40 @@ mod tests {
             tails: Vec::new(),
             files: Vec::new(),
         }
+    }
+
+    #[test]
+    fn heat_may_be_absent_and_absurd_and_other_fields_unknown() {
+        let layout = JobLayout::new("job").unwrap();
+        let mut metadata = metadata();
+        let file = |number: u64, heat| SnapshotFile {
+            name: format!("{number:06}.sst"),
+            level: 0,
+            key: format!("job/shared/{number}.sst"),
+            len: 0,
+            checksum: Checksum::of(b""),
+            tail_offset: 0,
+            tail_checksum: Checksum::of(b""),
+            tail: None,
+            heat,
+        };
+        metadata.files = vec![
+            file(1, None),
+            file(2, Some(u64::MAX)),
+            file(3, Some(u64::MAX)),
+        ];
+        let bytes = metadata.encode(&layout).unwrap();
+        let text = String::from_utf8(bytes.clone()).unwrap();
+        assert_eq!(text.matches("heat").count(), 2, "{text}");
+        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        assert_eq!(read, metadata);
+        assert!(Heat::from_metadata(&read).of("000003.sst") < Some(u64::MAX));
+        // As a later version may write it.
+        let body = text.split_once('\n').unwrap().1;
+        let body = body.replace("\"heat\":18446744073709551615", "\"warmth\":[1.5]");
+        let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
+        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        assert_eq!(read.files[1].heat, None);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 mod capture;
 mod commit;
 pub(crate) mod context;
+mod figures;
+pub(crate) mod heat;
 pub(crate) mod layout;
 pub(crate) mod metadata;
 mod pending;

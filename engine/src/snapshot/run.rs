@@ -30,7 +30,7 @@ use super::{
     tails,
     upload::{read, upload_all},
 };
-use crate::{Error, Result, table::TableSchema};
+use crate::{Error, Result, metrics::PhaseClock, table::TableSchema};
 
 /// A captured snapshot that waits to be uploaded.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(crate) struct Job {
     pub(crate) options: SnapshotOptions,
     pub(crate) deadline: Deadline,
     pub(crate) sync: Duration,
+    /// Stands where the synchronous part has ended.
+    pub(crate) phases: PhaseClock,
 }
 
 impl Job {
@@ -48,8 +50,9 @@ impl Job {
     pub(crate) fn run(self, context: &Context) -> Result<SnapshotReport> {
         let span = tracing::info_span!("snapshot", id = self.id);
         let _entered = span.enter();
-        let result = self.upload_and_commit(context);
+        let result = self.upload_and_commit(context, self.phases.clone());
         self.capture.discard(&context.union);
+        context.figures.ended(result.as_ref());
         match &result {
             Ok(report) => tracing::info!(
                 files = report.uploaded_files,
@@ -62,15 +65,23 @@ impl Job {
         result
     }
 
-    fn upload_and_commit(&self, context: &Context) -> Result<SnapshotReport> {
+    fn upload_and_commit(
+        &self,
+        context: &Context,
+        mut phases: PhaseClock,
+    ) -> Result<SnapshotReport> {
         let begun = Instant::now();
         let sent = upload_all(context, &self.capture.files, &self.deadline)?;
+        phases.ended("upload");
         let tails_bytes = self.store_tails(context)?;
+        phases.ended("tails");
         // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
         context.history().attempted(self.id);
         let manifest = self.store_manifest(context)?;
         let metadata = self.metadata(context, manifest)?;
+        phases.ended("manifest");
         self.refuse_overtaken(context)?;
+        phases.ended("check");
         let metadata_bytes = match commit(context, &metadata, &self.deadline) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -80,6 +91,7 @@ impl Job {
                 return Err(error);
             }
         };
+        phases.ended("commit");
         let report = SnapshotReport {
             id: self.id,
             sync: self.sync,
@@ -91,6 +103,7 @@ impl Job {
             reused_files: metadata.files.len() as u64 - sent.files,
         };
         self.after_commit(context, metadata)?;
+        phases.ended("retention");
         Ok(report)
     }
 
@@ -246,6 +259,7 @@ impl Job {
                 tail_offset: stored.tail_offset,
                 tail_checksum: stored.tail_checksum,
                 tail,
+                heat: captured.heat,
             });
         }
         let user = self.options.user_metadata.iter();
@@ -306,7 +320,7 @@ impl Job {
     }
 }
 
-fn unix_ms() -> u64 {
+pub(super) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)

@@ -116,7 +116,7 @@ pub(crate) struct Under {
 }
 
 /// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip. `_metadata` is taken to be missing
-/// only where a listing after that does not show it.
+/// only where a listing after that does not show it; where the first one does, it is asked for once more.
 ///
 /// # Errors
 /// `Unavailable` where the store lists `_metadata` and denies it.
@@ -151,10 +151,17 @@ pub(crate) async fn look_under(
             Err(error) => Err(error),
         }
     };
-    let (mut lengths, metadata) = try_join(list, get).await?;
+    let (mut lengths, mut metadata) = try_join(list, get).await?;
     if metadata.is_none() && lengths.contains_key(key.as_str()) {
-        // Deleted in between, or denied.
-        lengths = self::lengths(&prefix, store.list(Some(&prefix)).await?);
+        // Committed in between, deleted in between, or denied.
+        metadata = match store.get(&key).await {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error),
+        };
+        if metadata.is_none() {
+            lengths = self::lengths(&prefix, store.list(Some(&prefix)).await?);
+        }
     }
     if metadata.is_none() && lengths.contains_key(key.as_str()) {
         // One that denies for a moment what it has must not turn a complete snapshot into one that never was: an older one

@@ -15,7 +15,7 @@ use lazurite_env::{
     remote::{Key, ObjectWriter, RemoteStore},
 };
 use lazurite_env_rocksdb::sst_info;
-use lazurite_tiering::{Checksum, ChecksumHasher};
+use lazurite_tiering::{Checksum, ChecksumHasher, TransferBudget};
 
 use super::{capture::CapturedFile, context::Context, pending::Deadline, registry::Uploaded};
 use crate::{Error, Result};
@@ -121,10 +121,11 @@ fn send_whole(
     let bytes = read(source, 0, len as usize, path)?;
     let checksum = Checksum::of(&bytes);
     let (store, key) = (context.store.clone(), key.clone());
-    deadline.wait(
-        &context.runtime,
-        async move { store.put(&key, bytes).await },
-    )?;
+    let budget = context.union.transfer_budget().clone();
+    deadline.wait(&context.runtime, async move {
+        budget.take(bytes.len() as u64).await;
+        store.put(&key, bytes).await
+    })?;
     Ok(checksum)
 }
 
@@ -139,9 +140,10 @@ fn send_in_pieces(
     let (pieces, receiver) = tokio::sync::mpsc::channel(PIECES_AHEAD);
     let (done, outcome) = mpsc::sync_channel(1);
     let (store, key, until) = (context.store.clone(), key.clone(), deadline.clone());
+    let budget = context.union.transfer_budget().clone();
     context.runtime.spawn(async move {
         // The receiving thread waits below; if it is gone, nobody wants the outcome.
-        let _ = done.send(write_pieces(store, key, receiver, until).await);
+        let _ = done.send(write_pieces(store, key, receiver, until, budget).await);
     });
     let mut hasher = ChecksumHasher::new();
     let read_all = || -> Result<()> {
@@ -182,11 +184,18 @@ async fn write_pieces(
     key: Key,
     mut pieces: tokio::sync::mpsc::Receiver<Piece>,
     deadline: Deadline,
+    budget: Arc<TransferBudget>,
 ) -> Result<()> {
     let mut writer = deadline.within(store.writer(&key)).await?;
     loop {
         let result = match pieces.recv().await {
-            Some(Piece::Bytes(bytes)) => deadline.within(writer.write(bytes)).await,
+            Some(Piece::Bytes(bytes)) => {
+                let write = async {
+                    budget.take(bytes.len() as u64).await;
+                    writer.write(bytes).await
+                };
+                deadline.within(write).await
+            }
             Some(Piece::End) => return deadline.within(writer.finish()).await,
             // The reader gave up: it holds the error.
             None => {

@@ -13,6 +13,8 @@ use crate::{
     rocks::{Column, Value},
 };
 
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
 pub(super) struct ValueTable<K: 'static, V: 'static> {
     pub(super) table: Table<K>,
     pub(super) value_codec: CodecHandle<V>,
@@ -104,8 +106,9 @@ impl<K, V> ValueState<K, V> {
 
     /// As [`get`](Self::get), for async code: while files are remote no thread waits for the network but those of a pool
     /// ([`cold_read_threads`](crate::RocksDbOptions::cold_read_threads)). Where all are local it reads at once, and so blocks as
-    /// long as a local read does. Needs no runtime of any kind; nothing happens before the future is polled, and a read that was
-    /// begun goes on where it is dropped.
+    /// long as a local read does. Needs no runtime of any kind. Nothing happens before the future is polled. A read that was
+    /// begun goes on where the future is dropped, and until it ends the local directory stays locked, also when the backend is
+    /// dropped.
     pub fn get_async(&self, key: &K) -> impl Future<Output = Result<Option<V>>> + Send + use<K, V> {
         let own = self.table.clone();
         let keys = Prefixes::encode(&own.table, &self.namespace, [key]);
@@ -116,7 +119,7 @@ impl<K, V> ValueState<K, V> {
     pub fn multi_get_async<'a>(
         &self,
         keys: impl IntoIterator<Item = &'a K>,
-    ) -> Pin<Box<dyn Future<Output = Result<Vec<Option<V>>>> + Send>> {
+    ) -> BoxFuture<Result<Vec<Option<V>>>> {
         let own = self.table.clone();
         let keys = Prefixes::encode(&own.table, &self.namespace, keys);
         Box::pin(async move { own.get_async(keys?).await })

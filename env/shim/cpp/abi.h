@@ -20,7 +20,19 @@ typedef struct lz_pending lz_pending;
 typedef struct lz_writable lz_writable;
 typedef struct lz_lock lz_lock;
 typedef struct lz_local_files lz_local_files;
+
+// Activities that are counted by themselves: those of Rust's `Activity`, and room for more.
+#define LZ_ACTIVITIES 16
+
+typedef struct {
+  uint64_t reads;
+  uint64_t bytes;
+  // Calls that were timed, and what they took together.
+  uint64_t sampled;
+  uint64_t sampled_nanos;
+} lz_local_reads;
 typedef struct rocksdb_env_t rocksdb_env_t;
+typedef struct rocksdb_t rocksdb_t;
 
 // What C++ has to tell apart; the whole error is found again by its token.
 enum lz_code : int32_t {
@@ -127,7 +139,8 @@ void lz_writable_free(lz_writable* file);
 rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_local_files** files) noexcept;
 
 // What is open on the local disk; see cpp/local_files.h. Safe to call from several threads at once.
-uint64_t lz_local_files_reads(const lz_local_files* files) noexcept;
+// Writes LZ_ACTIVITIES sums, each at the number of its activity.
+void lz_local_files_reads(const lz_local_files* files, lz_local_reads* sums) noexcept;
 void lz_local_files_keep_releasable(const lz_local_files* files) noexcept;
 uint8_t lz_local_files_release(const lz_local_files* files, lz_slice path) noexcept;  // 0: a descriptor stays open
 uint32_t lz_local_files_idle(const lz_local_files* files, lz_slice path) noexcept;
@@ -145,5 +158,11 @@ typedef struct {
 
 // On failure the whole text of RocksDB's status goes to `sink`.
 int32_t lz_sst_info(rocksdb_env_t* env, lz_slice path, lz_sst_properties* out, void* context, lz_sink sink) noexcept;
+
+// Told of each live table file: its name and how often users read it. Must not unwind.
+typedef void (*lz_file_reads_sink)(void* context, const char* name, size_t name_len, uint64_t reads);
+
+// 1, or 0 where memory ran out; some files may have been told then.
+uint8_t lz_file_reads(rocksdb_t* db, void* context, lz_file_reads_sink sink) noexcept;
 
 }  // extern "C"

@@ -13,14 +13,16 @@ bool LocalReads::Drained(std::chrono::milliseconds limit) const noexcept {
   constexpr int kSpins = 100;  // a read of the page cache ends sooner
   const auto until = std::chrono::steady_clock::now() + limit;
   for (const Shard& shard : shards_) {
-    for (int i = 0; (shard.word.load(std::memory_order_seq_cst) & kInside) != 0; ++i) {
-      if (std::chrono::steady_clock::now() > until) {
-        return false;
-      }
-      if (i < kSpins) {
-        std::this_thread::yield();
-      } else {
-        std::this_thread::sleep_for(std::chrono::microseconds(20));
+    for (const Slots& slots : shard.by_activity) {
+      for (int i = 0; (slots.reads.load(std::memory_order_seq_cst) & kInside) != 0; ++i) {
+        if (std::chrono::steady_clock::now() > until) {
+          return false;
+        }
+        if (i < kSpins) {
+          std::this_thread::yield();
+        } else {
+          std::this_thread::sleep_for(std::chrono::microseconds(20));
+        }
       }
     }
   }

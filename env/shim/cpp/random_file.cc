@@ -7,8 +7,6 @@ namespace lazurite {
 using ROCKSDB_NAMESPACE::Env;
 using ROCKSDB_NAMESPACE::IOType;
 
-namespace {
-
 uint8_t ToActivity(Env::IOActivity activity) {
   switch (activity) {
     case Env::IOActivity::kGet:
@@ -33,6 +31,8 @@ uint8_t ToActivity(Env::IOActivity activity) {
       return 0;
   }
 }
+
+namespace {
 
 // RocksDB 11.8.1 leaves the type of most reads unknown.
 uint8_t ToBlock(IOType type) {
@@ -115,12 +115,19 @@ RustRandomFile::RustRandomFile(std::string path, std::shared_ptr<lz_env> env,
       env_(std::move(env)),
       native_fs_(std::move(native_fs)),
       files_(std::move(files)),
+      releasable_(files_->IsReleasable()),
       rust_(file.get()),
       rust_owner_(std::move(file)) {
-  files_->Opened(path_, this);
+  if (releasable_) {
+    files_->Opened(path_, this);
+  }
 }
 
-RustRandomFile::~RustRandomFile() { files_->Closed(path_, this); }
+RustRandomFile::~RustRandomFile() {
+  if (releasable_) {
+    files_->Closed(path_, this);
+  }
+}
 
 IOStatus RustRandomFile::OpenHere(const std::string& native, const FileOptions& options, IODebugContext* dbg) {
   const std::lock_guard<std::mutex> lock(native_mutex_);
@@ -140,18 +147,34 @@ void RustRandomFile::Publish(std::unique_ptr<FSRandomAccessFile> opened) const n
   native_.store(native_owner_.get(), std::memory_order_seq_cst);
 }
 
-std::optional<RustRandomFile::Native> RustRandomFile::Here(uint64_t n) const noexcept {
-  if (native_.load(std::memory_order_relaxed) == nullptr &&
-      (native_failed_.load(std::memory_order_relaxed) || !TryOpenHere())) {
-    return std::nullopt;
-  }
-  LocalReads::Inside inside(files_->reads, n);
-  // Sequentially consistent, as is entering: either this finds it gone, or who takes it away finds this reader inside.
-  FSRandomAccessFile* file = native_.load(std::memory_order_seq_cst);
+std::optional<RustRandomFile::Native> RustRandomFile::Here(uint8_t activity, uint64_t n) const noexcept {
+  FSRandomAccessFile* file = native_.load(std::memory_order_acquire);
   if (file == nullptr) {
+    if (native_failed_.load(std::memory_order_relaxed) || !TryOpenHere()) {
+      return std::nullopt;
+    }
+    file = native_.load(std::memory_order_acquire);
+  }
+  if (!releasable_) {
+    return Native{std::nullopt, file};
+  }
+  LocalReads::Inside inside(files_->reads, activity, n);
+  // Sequentially consistent, as is entering: either this finds it gone, or who takes it away finds this reader inside.
+  file = native_.load(std::memory_order_seq_cst);
+  if (file == nullptr) {
+    inside.Uncount(n);
     return std::nullopt;
   }
   return Native{std::move(inside), file};
+}
+
+template <typename Read>
+IOStatus RustRandomFile::Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes,
+                                 Read&& read) const {
+  if (native.inside) {
+    return native.inside->Make(bytes, std::forward<Read>(read));
+  }
+  return files_->reads.Count(activity, n, bytes, std::forward<Read>(read));
 }
 
 bool RustRandomFile::TryOpenHere() const noexcept {
@@ -222,6 +245,9 @@ bool RustRandomFile::LetGo(std::vector<std::unique_ptr<FSRandomAccessFile>>* own
 }
 
 void RustRandomFile::Used(const IOOptions& options) const noexcept {
+  if (!releasable_) {
+    return;
+  }
   switch (options.io_activity) {
     case Env::IOActivity::kCompaction:
     case Env::IOActivity::kFlush:
@@ -240,7 +266,7 @@ void RustRandomFile::Used(const IOOptions& options) const noexcept {
 void RustRandomFile::Hint(AccessPattern pattern) {
   pattern_.store(pattern, std::memory_order_relaxed);
   if (native_.load(std::memory_order_relaxed) != nullptr) {
-    if (auto native = Here(0)) {
+    if (auto native = Here()) {
       (*native)->Hint(pattern);
     }
   }
@@ -248,7 +274,7 @@ void RustRandomFile::Hint(AccessPattern pattern) {
 
 IOStatus RustRandomFile::InvalidateCache(size_t offset, size_t length) {
   if (native_.load(std::memory_order_relaxed) != nullptr) {
-    if (auto native = Here(0)) {
+    if (auto native = Here()) {
       return (*native)->InvalidateCache(offset, length);
     }
   }
@@ -257,9 +283,11 @@ IOStatus RustRandomFile::InvalidateCache(size_t offset, size_t length) {
 
 IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                               IODebugContext* dbg) const {
-  if (auto native = Here(1)) {
+  const uint8_t activity = ToActivity(options.io_activity);
+  if (auto native = Here(activity, 1)) {
     Used(options);
-    return (*native)->Read(offset, n, options, result, scratch, dbg);
+    return Counted(*native, activity, 1, n,
+                   [&] { return (*native)->Read(offset, n, options, result, scratch, dbg); });
   }
   return Guarded([&] {
     *result = Slice(scratch, 0);
@@ -277,9 +305,11 @@ IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& option
 
 IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options,
                                    IODebugContext* dbg) {
-  if (auto native = Here(num_reqs)) {
+  const uint8_t activity = ToActivity(options.io_activity);
+  if (auto native = Here(activity, num_reqs)) {
     Used(options);
-    return (*native)->MultiRead(reqs, num_reqs, options, dbg);
+    return Counted(*native, activity, num_reqs, Bytes(reqs, num_reqs),
+                   [&] { return (*native)->MultiRead(reqs, num_reqs, options, dbg); });
   }
   return Guarded([&] {
     std::vector<lz_range> ranges(num_reqs);
@@ -307,7 +337,7 @@ IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const I
 IOStatus RustRandomFile::ReadAsync(FSReadRequest& req, const IOOptions& opts,
                                    std::function<void(FSReadRequest&, void*)> cb, void* cb_arg, void** io_handle,
                                    IOHandleDeleter* del_fn, IODebugContext* /*dbg*/) {
-  if (Here(0)) {
+  if (Here()) {
     return IOStatus::NotSupported();
   }
   return Guarded([&] {
@@ -328,7 +358,7 @@ IOStatus RustRandomFile::ReadAsync(FSReadRequest& req, const IOOptions& opts,
 }
 
 IOStatus RustRandomFile::Prefetch(uint64_t offset, size_t n, const IOOptions& options, IODebugContext* dbg) {
-  if (auto native = Here(0)) {
+  if (auto native = Here()) {
     return (*native)->Prefetch(offset, n, options, dbg);
   }
   return Guarded([&] {
@@ -340,7 +370,7 @@ IOStatus RustRandomFile::Prefetch(uint64_t offset, size_t n, const IOOptions& op
 }
 
 IOStatus RustRandomFile::GetFileSize(uint64_t* result) {
-  if (auto native = Here(0)) {
+  if (auto native = Here()) {
     return (*native)->GetFileSize(result);
   }
   return Guarded([&] {

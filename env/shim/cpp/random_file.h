@@ -24,7 +24,20 @@ using ROCKSDB_NAMESPACE::IOHandleDeleter;
 using ROCKSDB_NAMESPACE::IOOptions;
 using ROCKSDB_NAMESPACE::Slice;
 
-// RocksDB's own POSIX file plus a counter, for files that stay where they are. Everything that is not overridden goes to the POSIX file.
+// The number of an activity in Rust.
+uint8_t ToActivity(ROCKSDB_NAMESPACE::Env::IOActivity activity);
+
+// How many bytes a batch asks for.
+inline uint64_t Bytes(const FSReadRequest* reqs, size_t num_reqs) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < num_reqs; ++i) {
+    bytes += reqs[i].len;
+  }
+  return bytes;
+}
+
+// RocksDB's own POSIX file plus a counter, for files that stay where they are. Everything that is not overridden goes to
+// the POSIX file.
 class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
  public:
   LocalRandomFile(std::unique_ptr<FSRandomAccessFile>&& file, std::shared_ptr<LocalFiles> files)
@@ -32,13 +45,13 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override {
-    files_->reads.Add(1);
-    return target()->Read(offset, n, options, result, scratch, dbg);
+    return files_->reads.Count(ToActivity(options.io_activity), 1, n,
+                               [&] { return target()->Read(offset, n, options, result, scratch, dbg); });
   }
 
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override {
-    files_->reads.Add(num_reqs);
-    return target()->MultiRead(reqs, num_reqs, options, dbg);
+    return files_->reads.Count(ToActivity(options.io_activity), num_reqs, Bytes(reqs, num_reqs),
+                               [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); });
   }
 
   // Never begins a read of its own, so that every handle that reaches Poll and AbortIO is a PendingRandomRead; RocksDB
@@ -48,8 +61,8 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   bool SubmitReadAsync(FSReadRequest& req, const IOOptions& opts, std::function<void(FSReadRequest&)> cb,
                        IODebugContext* dbg) override {
-    files_->reads.Add(1);
-    return target()->SubmitReadAsync(req, opts, std::move(cb), dbg);
+    return files_->reads.Count(ToActivity(opts.io_activity), 1, req.len,
+                               [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); });
   }
 
  private:
@@ -79,14 +92,14 @@ class PendingRandomRead {
   void* cb_arg_;
 };
 
-// A file that RocksDB's POSIX file reads while it is on the local disk, and Rust while it is not. It may go both ways, any
-// number of times, under its readers.
+// A file that RocksDB's POSIX file reads while it is on the local disk, and Rust while it is not. Where files can be let go,
+// it may go both ways, any number of times, under its readers; else only from Rust to the local disk, once.
 //
-// Here: each read enters (one atomic operation, on a cache line of its thread's own), loads the POSIX file, reads, and
-// leaves. Elsewhere: before each read it asks Rust for the native path; the first answer opens the POSIX file, under a
-// mutex, and publishes it. LetGo takes it back: from then on reads find none and go through Rust; the descriptor is
-// closed when those who had entered before have left. Where the local file cannot be it (another length, no permission),
-// it goes on through Rust for ever.
+// Here: each read loads the POSIX file and reads; where the file can be let go, it enters before (one atomic operation, on
+// a cache line of its thread's own, which is the one that counts the read) and leaves behind. Elsewhere: before each read it
+// asks Rust for the native path; the first answer opens the POSIX file, under a mutex, and publishes it. LetGo takes it
+// back: from then on reads find none and go through Rust; the descriptor is closed when those who had entered before have
+// left. Where the local file cannot be it (another length, no permission), it goes on through Rust for ever.
 class RustRandomFile final : public FSRandomAccessFile {
  public:
   // `file` is null for one that is about to be opened by OpenHere.
@@ -98,7 +111,8 @@ class RustRandomFile final : public FSRandomAccessFile {
   // is let go even if it goes from the disk right behind this.
   IOStatus OpenHere(const std::string& native, const FileOptions& options, IODebugContext* dbg);
 
-  // Has reads go through Rust from now on, and moves the POSIX file to `owners`. False where Rust cannot read it.
+  // Has reads go through Rust from now on, and moves the POSIX file to `owners`. False where Rust cannot read it. Called
+  // only for files that can be let go.
   bool LetGo(std::vector<std::unique_ptr<FSRandomAccessFile>>* owners) noexcept;
 
   // The tick at which it was opened on the local disk, or a user last read it there.
@@ -131,13 +145,18 @@ class RustRandomFile final : public FSRandomAccessFile {
  private:
   // The POSIX file, and the promise that it stays open for as long as this lives.
   struct Native {
-    LocalReads::Inside inside;
+    std::optional<LocalReads::Inside> inside;  // none where it is never let go
     FSRandomAccessFile* file;
     FSRandomAccessFile* operator->() const noexcept { return file; }
   };
 
-  // For `n` reads. None where Rust reads.
-  std::optional<Native> Here(uint64_t n) const noexcept;
+  // For `n` reads, which are counted here where the file can be let go. None where Rust reads.
+  std::optional<Native> Here(uint8_t activity, uint64_t n) const noexcept;
+  // For what is no read.
+  std::optional<Native> Here() const noexcept { return Here(0, 0); }
+  // Makes `n` reads of `bytes` in all, on the local disk, and counts them.
+  template <typename Read>
+  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Read&& read) const;
   bool TryOpenHere() const noexcept;
   void Publish(std::unique_ptr<FSRandomAccessFile> opened) const noexcept;
   void Used(const IOOptions& options) const noexcept;
@@ -148,6 +167,7 @@ class RustRandomFile final : public FSRandomAccessFile {
   const std::shared_ptr<lz_env> env_;
   const std::shared_ptr<FileSystem> native_fs_;
   const std::shared_ptr<LocalFiles> files_;
+  const bool releasable_;
 
   std::atomic<AccessPattern> pattern_{kNormal};
   mutable std::atomic<uint32_t> last_used_{0};

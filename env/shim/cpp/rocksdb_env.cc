@@ -27,7 +27,9 @@ rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_local_files** files) noexce
   }
 }
 
-uint64_t lz_local_files_reads(const lz_local_files* files) noexcept { return files->files->reads.Sum(); }
+void lz_local_files_reads(const lz_local_files* files, lz_local_reads* sums) noexcept {
+  files->files->reads.Sum(sums);
+}
 
 void lz_local_files_keep_releasable(const lz_local_files* files) noexcept { files->files->KeepReleasable(); }
 

@@ -28,10 +28,12 @@
 mod abi;
 mod cause;
 mod env;
+mod file_reads;
 mod files;
 mod rocksdb_env;
 mod sst_info;
 
 pub use cause::cause;
-pub use rocksdb_env::{LocalFiles, RocksEnv, rocksdb_env};
+pub use file_reads::file_reads;
+pub use rocksdb_env::{LocalFiles, LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};

@@ -2,7 +2,7 @@
 
 use std::{ffi::c_void, fmt, path::Path, ptr, sync::Arc};
 
-use lazurite_env::{Env, Error, ErrorKind, Result};
+use lazurite_env::{Activity, Env, Error, ErrorKind, Result};
 use librocksdb_sys::rocksdb_env_t;
 
 use crate::{abi::Slice, env::EnvHandle};
@@ -13,9 +13,28 @@ struct Raw {
     _opaque: [u8; 0],
 }
 
+/// `LZ_ACTIVITIES`.
+const ACTIVITIES: usize = 16;
+
+const _: () = assert!(Activity::ALL.len() <= ACTIVITIES);
+
+/// Reads that RocksDB made from local files for one activity; `lz_local_reads`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LocalReads {
+    /// How many; each range of a batch counts.
+    pub reads: u64,
+    /// Bytes that were asked for.
+    pub bytes: u64,
+    /// Calls that were timed: the first of each thread, and then one in 64.
+    pub sampled: u64,
+    /// Nanoseconds that these took together.
+    pub sampled_nanos: u64,
+}
+
 unsafe extern "C" {
     fn lz_rocksdb_env_create(env: *mut c_void, files: *mut *mut Raw) -> *mut rocksdb_env_t;
-    fn lz_local_files_reads(files: *const Raw) -> u64;
+    fn lz_local_files_reads(files: *const Raw, sums: *mut LocalReads);
     fn lz_local_files_keep_releasable(files: *const Raw);
     fn lz_local_files_release(files: *const Raw, path: Slice) -> u8;
     fn lz_local_files_idle(files: *const Raw, path: Slice) -> u32;
@@ -83,20 +102,32 @@ impl RocksEnv {
     /// Reads that RocksDB made from local files since this Env was created, files that were swapped to the local disk
     /// included; each range of a batch counts. Does not block; reads made meanwhile may be missing.
     pub fn local_reads(&self) -> u64 {
-        // SAFETY: the pointer is valid for as long as `files` lives.
-        unsafe { lz_local_files_reads(self.files.0.0) }
+        self.sums().iter().map(|sum| sum.reads).sum()
+    }
+
+    /// The same, by what the reads were for.
+    pub fn local_reads_by_activity(&self) -> [(Activity, LocalReads); Activity::ALL.len()] {
+        let sums = self.sums();
+        Activity::ALL.map(|activity| (activity, sums[activity as usize]))
     }
 
     /// What is open on the local disk.
     pub fn local_files(&self) -> LocalFiles {
         self.files.clone()
     }
+
+    fn sums(&self) -> [LocalReads; ACTIVITIES] {
+        let mut sums = [LocalReads::default(); ACTIVITIES];
+        // SAFETY: the pointer is valid for as long as `files` lives; the call writes `ACTIVITIES` sums, for which there is
+        // room.
+        unsafe { lz_local_files_reads(self.files.0.0, sums.as_mut_ptr()) };
+        sums
+    }
 }
 
 impl LocalFiles {
-    /// Files that are opened on the local disk from now on, and read neither directly nor by mmap, can be
-    /// [released](Self::release). A read of such a file costs one atomic operation more. Files that were remote when they
-    /// were opened always can.
+    /// Files that are opened from now on, and read neither directly nor by mmap, can be [released](Self::release), also where
+    /// they are remote at first. A read of such a file on the local disk costs one atomic operation more.
     pub fn keep_releasable(&self) {
         // SAFETY: the pointer is valid for as long as `self` lives.
         unsafe { lz_local_files_keep_releasable(self.0.0) }

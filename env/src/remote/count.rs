@@ -1,9 +1,10 @@
 //! [`CountingStore`]: counts the requests that pass through it, and on demand records each.
 //!
 //! Counting costs a few relaxed atomic additions for each request. A request that was begun counts, however it ends; one
-//! that failed, or whose future was dropped before its end, counts as an error too.
+//! that failed, or whose future was dropped before its end, counts as an error too. [`RequestOutcome`] tells these apart.
 
 use std::{
+    fmt,
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
@@ -15,7 +16,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::Result;
+use crate::{ErrorKind, Result};
 
 use super::{Capabilities, Key, Listed, ObjectWriter, RemoteStore};
 
@@ -44,10 +45,94 @@ pub enum RequestKind {
 
 const KINDS: usize = 9;
 
+impl RequestKind {
+    /// Every kind.
+    pub const ALL: [RequestKind; KINDS] = [
+        RequestKind::Get,
+        RequestKind::GetRange,
+        RequestKind::Put,
+        RequestKind::PutIfAbsent,
+        RequestKind::Part,
+        RequestKind::Finish,
+        RequestKind::Len,
+        RequestKind::List,
+        RequestKind::Delete,
+    ];
+
+    /// The operation, as errors name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RequestKind::Get => "get",
+            RequestKind::GetRange => "get_range",
+            RequestKind::Put => "put",
+            RequestKind::PutIfAbsent => "put_if_absent",
+            RequestKind::Part => "write",
+            RequestKind::Finish => "finish",
+            RequestKind::Len => "len",
+            RequestKind::List => "list",
+            RequestKind::Delete => "delete",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestOutcome {
+    /// As asked.
+    Ok,
+    /// The object is not there, which is an answer.
+    Missing,
+    /// The object is there already, which is an answer.
+    Exists,
+    /// With any other error, retries included.
+    Failed,
+    /// Its caller gave it up: an abort, a deadline, the end of a download.
+    Abandoned,
+}
+
+const OUTCOMES: usize = 5;
+
+impl RequestOutcome {
+    /// Every outcome.
+    pub const ALL: [RequestOutcome; OUTCOMES] = [
+        RequestOutcome::Ok,
+        RequestOutcome::Missing,
+        RequestOutcome::Exists,
+        RequestOutcome::Failed,
+        RequestOutcome::Abandoned,
+    ];
+
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RequestOutcome::Ok => "ok",
+            RequestOutcome::Missing => "missing",
+            RequestOutcome::Exists => "exists",
+            RequestOutcome::Failed => "failed",
+            RequestOutcome::Abandoned => "abandoned",
+        }
+    }
+
+    fn of<T>(result: &Result<T>) -> Self {
+        match result {
+            Ok(_) => RequestOutcome::Ok,
+            Err(error) => match error.kind() {
+                ErrorKind::NotFound => RequestOutcome::Missing,
+                ErrorKind::AlreadyExists => RequestOutcome::Exists,
+                _ => RequestOutcome::Failed,
+            },
+        }
+    }
+}
+
+/// Told of each request when it has ended, by the thread on which it did; must be quick.
+pub type RequestObserver = Arc<dyn Fn(RequestKind, RequestOutcome, Duration) + Send + Sync>;
+
 /// How often each kind of request was made, and what passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RequestCounts {
     by_kind: [u64; KINDS],
+    ended: [[u64; OUTCOMES]; KINDS],
     /// Requests that failed or were given up by their caller.
     pub errors: u64,
     /// Bytes of objects received.
@@ -60,6 +145,11 @@ impl RequestCounts {
     /// Requests of one kind.
     pub fn of(&self, kind: RequestKind) -> u64 {
         self.by_kind[kind as usize]
+    }
+
+    /// Requests of one kind that have ended so.
+    pub fn ended(&self, kind: RequestKind, outcome: RequestOutcome) -> u64 {
+        self.ended[kind as usize][outcome as usize]
     }
 
     /// Requests that read objects: whole, in part, or their length.
@@ -76,6 +166,9 @@ impl RequestCounts {
     pub fn since(&self, earlier: &RequestCounts) -> RequestCounts {
         RequestCounts {
             by_kind: std::array::from_fn(|kind| self.by_kind[kind] - earlier.by_kind[kind]),
+            ended: std::array::from_fn(|kind| {
+                std::array::from_fn(|how| self.ended[kind][how] - earlier.ended[kind][how])
+            }),
             errors: self.errors - earlier.errors,
             bytes_in: self.bytes_in - earlier.bytes_in,
             bytes_out: self.bytes_out - earlier.bytes_out,
@@ -124,11 +217,21 @@ pub struct CountingStore {
 #[derive(Debug, Default)]
 struct Counters {
     by_kind: [AtomicU64; KINDS],
+    ended: [[AtomicU64; OUTCOMES]; KINDS],
     errors: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     recording: AtomicBool,
     record: Mutex<Option<Recording>>,
+    observer: Option<Observer>,
+}
+
+struct Observer(RequestObserver);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
 }
 
 #[derive(Debug)]
@@ -146,11 +249,25 @@ impl CountingStore {
         }
     }
 
+    /// The same, and tells `observer` of each request.
+    pub fn observed(inner: Arc<dyn RemoteStore>, observer: RequestObserver) -> Self {
+        CountingStore {
+            inner,
+            counters: Arc::new(Counters {
+                observer: Some(Observer(observer)),
+                ..Counters::default()
+            }),
+        }
+    }
+
     /// The counters now. Requests under way are counted, their bytes not yet.
     pub fn snapshot(&self) -> RequestCounts {
         let c = &*self.counters;
         RequestCounts {
             by_kind: std::array::from_fn(|kind| c.by_kind[kind].load(Relaxed)),
+            ended: std::array::from_fn(|kind| {
+                std::array::from_fn(|how| c.ended[kind][how].load(Relaxed))
+            }),
             errors: c.errors.load(Relaxed),
             bytes_in: c.bytes_in.load(Relaxed),
             bytes_out: c.bytes_out.load(Relaxed),
@@ -205,10 +322,13 @@ impl Counters {
             counters: self,
             op,
             key,
-            start: self.recording.load(Relaxed).then(Instant::now),
+            start: Instant::now(),
+            recorded: self.recording.load(Relaxed),
+            outcome: RequestOutcome::Abandoned,
             bytes: None,
         };
         let result = request.await;
+        underway.outcome = RequestOutcome::of(&result);
         underway.bytes = result.as_ref().ok().map(bytes);
         result
     }
@@ -219,7 +339,9 @@ struct Underway<'a> {
     counters: &'a Counters,
     op: RequestKind,
     key: &'a str,
-    start: Option<Instant>,
+    start: Instant,
+    recorded: bool,
+    outcome: RequestOutcome,
     bytes: Option<u64>,
 }
 
@@ -236,11 +358,18 @@ impl Drop for Underway<'_> {
                 counter.fetch_add(bytes, Relaxed);
             }
         }
-        let Some(start) = self.start else { return };
+        let counters = self.counters;
+        counters.ended[self.op as usize][self.outcome as usize].fetch_add(1, Relaxed);
+        if let Some(Observer(observer)) = &counters.observer {
+            observer(self.op, self.outcome, self.start.elapsed());
+        }
+        if !self.recorded {
+            return;
+        }
         let end = Instant::now();
         if let Some(recording) = &mut *self.counters.lock() {
             // One that began before this recording did is not part of it.
-            if let Some(since) = start.checked_duration_since(recording.began) {
+            if let Some(since) = self.start.checked_duration_since(recording.began) {
                 recording.records.push(RequestRecord {
                     op: self.op,
                     key: self.key.to_owned(),
@@ -391,6 +520,47 @@ mod tests {
             record(35, 45),
         ];
         assert_eq!(sequential_round_trips(&mixed), 3);
+    }
+
+    #[tokio::test]
+    async fn every_end_of_a_request_is_counted_as_what_it_is_and_told() {
+        let told: Arc<Mutex<Vec<_>>> = Arc::default();
+        let listener = told.clone();
+        let observer: RequestObserver = Arc::new(move |kind, outcome, _| {
+            listener.lock().unwrap().push((kind, outcome));
+        });
+        let store = CountingStore::observed(Arc::new(MemoryStore::new()), observer);
+        let key = Key::new("a").unwrap();
+        store.get(&key).await.unwrap_err();
+        store.put_if_absent(&key, Bytes::new()).await.unwrap();
+        store.put_if_absent(&key, Bytes::new()).await.unwrap_err();
+        store.get_range(&key, 0..1).await.unwrap_err();
+        let waits = store.counters.count(
+            RequestKind::List,
+            "",
+            std::future::pending::<Result<()>>(),
+            |()| 0,
+        );
+        assert!(futures::poll!(Box::pin(waits)).is_pending());
+        let ends = [
+            (RequestKind::Get, RequestOutcome::Missing),
+            (RequestKind::PutIfAbsent, RequestOutcome::Ok),
+            (RequestKind::PutIfAbsent, RequestOutcome::Exists),
+            (RequestKind::GetRange, RequestOutcome::Failed),
+            (RequestKind::List, RequestOutcome::Abandoned),
+        ];
+        assert_eq!(*told.lock().unwrap(), ends);
+        let counts = store.snapshot();
+        for kind in RequestKind::ALL {
+            for outcome in RequestOutcome::ALL {
+                let expected = u64::from(ends.contains(&(kind, outcome)));
+                assert_eq!(
+                    counts.ended(kind, outcome),
+                    expected,
+                    "{kind:?} {outcome:?}"
+                );
+            }
+        }
     }
 
     #[tokio::test]

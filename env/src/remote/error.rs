@@ -11,10 +11,27 @@ use crate::{Error, ErrorKind};
 
 use super::redact::clean;
 
-/// Our error for an OpenDAL one in `operation` on `path`.
+/// Our error for an OpenDAL one in `operation` on `path`, of a store that was opened.
 pub(super) fn from_opendal(operation: &'static str, path: String, error: &opendal::Error) -> Error {
     let cause = cause(error);
-    let kind = kind(error, &cause);
+    match kind(error, &cause) {
+        // They were found at open. What gives them out (a metadata service, STS, a file that is being replaced) may be away
+        // for a moment, and its errors do not come through: the loader tells no difference between that and nothing there.
+        ErrorKind::PermissionDenied if is_credential_failure(&cause) => {
+            let message = format!("the credentials cannot be renewed just now ({cause})");
+            Error::with_source(ErrorKind::Unavailable, operation, path, message, cause)
+        }
+        kind => described(kind, operation, path, cause),
+    }
+}
+
+/// The same for what opens the store: credentials that are not found now are missing.
+pub(super) fn at_open(uri: String, error: &opendal::Error) -> Error {
+    let cause = cause(error);
+    described(kind(error, &cause), "open", uri, cause)
+}
+
+fn described(kind: ErrorKind, operation: &'static str, path: String, cause: String) -> Error {
     let message = sentence(kind, &cause);
     Error::with_source(kind, operation, path, message, cause)
 }
@@ -39,7 +56,7 @@ fn kind(error: &opendal::Error, cause: &str) -> ErrorKind {
         Theirs::RateLimited | Theirs::Conflict => ErrorKind::Unavailable,
         _ if is_credential_failure(cause) => ErrorKind::PermissionDenied,
         _ if cause.contains("timeout") || cause.contains("timed out") => ErrorKind::TimedOut,
-        _ if error.is_temporary() || was_temporary(error) => ErrorKind::Unavailable,
+        _ if error.is_temporary() => ErrorKind::Unavailable,
         _ => ErrorKind::Io,
     }
 }
@@ -47,21 +64,6 @@ fn kind(error: &opendal::Error, cause: &str) -> ErrorKind {
 /// True where the request could not be signed: no credentials, or a file of them that cannot be read.
 fn is_credential_failure(cause: &str) -> bool {
     cause.contains("signing http request") || cause.contains("loading credential")
-}
-
-/// True for an error that the retry layer gave up on. That layer gives every error the same label, so what it was before
-/// is read from what it holds: a transport error has a source, an answer of the server has a status.
-fn was_temporary(error: &opendal::Error) -> bool {
-    if !error.is_persistent() {
-        return false;
-    }
-    let shown = error.to_string();
-    match shown.split_once("status: ") {
-        Some((_, status)) => {
-            status.starts_with('5') || status.starts_with("429") || status.starts_with("499")
-        }
-        None => error.source().is_some(),
-    }
 }
 
 fn sentence(kind: ErrorKind, cause: &str) -> String {
@@ -93,7 +95,7 @@ fn sentence(kind: ErrorKind, cause: &str) -> String {
 }
 
 /// The message and those of its sources, on one line, without secrets.
-fn cause(error: &opendal::Error) -> String {
+pub(super) fn cause(error: &opendal::Error) -> String {
     let mut text = error.message().to_owned();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -130,16 +132,21 @@ mod tests {
         let missing =
             opendal::Error::new(Theirs::ConfigInvalid, "S3Error { code: \"NoSuchBucket\" }");
         assert_eq!(converted(missing).kind(), ErrorKind::NotFound);
-        let busy = || opendal::Error::new(Theirs::Unexpected, "busy").set_temporary();
-        assert_eq!(converted(busy()).kind(), ErrorKind::Unavailable);
-        let given_up = busy()
-            .with_context("response", "Parts { status: 503, version")
-            .set_persistent();
-        assert_eq!(converted(given_up).kind(), ErrorKind::Unavailable);
-        let refused = opendal::Error::new(Theirs::Unexpected, "bad request")
-            .with_context("response", "Parts { status: 400, version")
-            .set_persistent();
-        assert_eq!(converted(refused).kind(), ErrorKind::Io);
+        let busy = opendal::Error::new(Theirs::Unexpected, "busy").set_temporary();
+        assert_eq!(converted(busy).kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn missing_credentials_are_permanent_at_open_and_away_later() {
+        let unsigned = opendal::Error::new(Theirs::Unexpected, "signing http request")
+            .set_source(std::io::Error::other("failed to load signing credential"));
+        let error = at_open("s3://b".to_owned(), &unsigned);
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let error = converted(unsigned);
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        // What the store itself says of them is final.
+        let refused = opendal::Error::new(Theirs::PermissionDenied, "InvalidAccessKeyId");
+        assert_eq!(converted(refused).kind(), ErrorKind::PermissionDenied);
     }
 
     #[test]

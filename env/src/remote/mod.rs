@@ -18,6 +18,7 @@ mod object;
 mod open;
 mod options;
 mod redact;
+mod retries;
 mod retry;
 mod services;
 pub mod store;
@@ -29,12 +30,16 @@ use std::ops::Range;
 
 use crate::{Error, ErrorKind, IoRuntime, Result};
 
-pub use count::{CountingStore, RequestCounts, RequestKind, RequestRecord, sequential_round_trips};
+pub use count::{
+    CountingStore, RequestCounts, RequestKind, RequestObserver, RequestOutcome, RequestRecord,
+    sequential_round_trips,
+};
 pub use delay::{DelayStore, LinkOptions};
 pub use fault::FaultStore;
 pub use memory::MemoryStore;
 pub use open::open;
 pub use options::RemoteOptions;
+pub use retries::{RetryCount, retries};
 pub use store::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore};
 
 /// What an error calls an object: the store's URI without its query, and the key.

@@ -13,15 +13,15 @@ pub struct RemoteOptions {
     pub request_timeout: Duration,
     /// For how long, from its first try, a request is sent again after temporary errors: a store that is back within this
     /// time is only slow. Then the last error, still temporary, is the caller's. A try under way is not cut short. `open`
-    /// sends nothing again after 5 s, so that a wrong address is told soon. A part of an upload is sent again a number of
-    /// times that takes about as long where the answers come at once, and longer where they do not come. Zero: no second try. Default 30 s.
+    /// sends nothing again after 5 s, so that a wrong address is told soon. Of an upload each part has this time for itself.
+    /// Zero: no second try. Default 30 s.
     pub retry_deadline: Duration,
     /// Wait before the first retry; each further wait doubles, with up to half of it added by chance. Default 100 ms.
     pub retry_min_delay: Duration,
     /// Longest wait between two retries. Default 5 s.
     pub retry_max_delay: Duration,
-    /// Requests under way at once; more wait for their turn. An upload in parts counts as one from its first write to
-    /// its end, so a task that reads while it uploads needs at least two. Default 256.
+    /// Requests under way at once; more wait for their turn. Of an upload each part counts, while it is on its way.
+    /// Default 256.
     pub max_concurrent_requests: usize,
     /// Length in bytes of one part of a large upload, at least 5 MiB (the least that S3 takes). Default 8 MiB.
     pub upload_part_bytes: usize,

@@ -2,7 +2,8 @@
 //!
 //! It is better to lose a word of an explanation than to show a key, so a value is cut by the name before it, whatever
 //! the value looks like:
-//! * after `=`, `:` or `>`, where the name before it speaks of a token, a signature, a key to something, a password;
+//! * after `=`, `:`, `>` or `%3D`, on the same line or the next, where the name before it speaks of a token, a signature, a
+//!   key to something, a password: a word, all of a quoted text, or all that brackets hold;
 //! * the rest of the line after `Authorization`, and the word after `Bearer` and its like;
 //! * of a URL the user, the password and the query.
 
@@ -34,9 +35,8 @@ const SCHEMES: [&str; 4] = ["bearer", "basic", "negotiate", "sharedkey"];
 
 /// Cuts secrets, joins lines, limits the length.
 pub(super) fn clean(text: &str) -> String {
-    let shown: Vec<String> = text.lines().map(clean_line).collect();
     let mut out = String::new();
-    for word in shown.iter().flat_map(|line| line.split_whitespace()) {
+    for word in without_secrets(text).split_whitespace() {
         if !out.is_empty() {
             out.push(' ');
         }
@@ -48,9 +48,9 @@ pub(super) fn clean(text: &str) -> String {
     }
 }
 
-fn clean_line(line: &str) -> String {
+fn without_secrets(text: &str) -> String {
     let mut out = String::new();
-    let mut rest = line;
+    let mut rest = text;
     while !rest.is_empty() {
         let name_len = rest.find(|c| !is_name_char(c)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(name_len);
@@ -101,7 +101,8 @@ fn cut_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
         return cut_header(after, out);
     }
     let secret = plain == "sig"
-        || plain.ends_with(".sig")
+        // The last two: after an encoded `&` and `?`.
+        || [".sig", "26sig", "3fsig"].iter().any(|end| plain.ends_with(end))
         || SECRET_NAMES.iter().any(|secret| plain.contains(secret));
     if secret && let Some((separator, value)) = split_separator(after) {
         // Prose: "loading credential: file not found".
@@ -122,57 +123,103 @@ fn cut_value<'a>(name: &str, after: &'a str, out: &mut String) -> &'a str {
 
 /// The separator with the quotes and blanks around it, and the value; `None` where no separator follows.
 fn split_separator(after: &str) -> Option<(&str, &str)> {
-    let separator = after.trim_start_matches([' ', '\t', '"', '\'', '\\', ']', '`']);
-    let value = separator.strip_prefix([':', '=', '>'])?;
-    let value = value.trim_start_matches(['=', '>', ' ', '\t']); // `=>`, and what Debug puts there
+    let around = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '\\' | ']' | '`');
+    let separator = after.trim_start_matches(around);
+    let value = match separator.strip_prefix([':', '=', '>']) {
+        Some(value) => value,
+        None => after_encoded(separator)?,
+    };
+    // `=>`, and what Debug puts there.
+    let value = value.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, '=' | '>'));
     Some((&after[..after.len() - value.len()], value))
 }
 
-/// Cuts one value, quoted or not, and gives what follows it.
+/// What follows a percent-encoded `=` or `:`, encoded once or more often.
+fn after_encoded(text: &str) -> Option<&str> {
+    let code = text.strip_prefix('%')?.trim_start_matches("25");
+    ["3D", "3d", "3A", "3a"]
+        .iter()
+        .find_map(|separator| code.strip_prefix(separator))
+}
+
+/// Cuts one value, quoted, in brackets or neither, and gives what follows it.
 fn cut_one<'a>(value: &'a str, out: &mut String) -> &'a str {
     out.push_str(REMOVED);
+    // A name before it: `b"…"`, `Some(…)`, `Secret { … }`.
+    let name_len = value.find(|c| !is_name_char(c)).unwrap_or(value.len());
+    let inner = &value[name_len..];
+    if let Some(after) = after_quoted(inner) {
+        return after;
+    }
+    let body = inner.strip_prefix(' ').filter(|body| body.starts_with('{'));
+    let inner = body.unwrap_or(inner);
+    if inner.starts_with(['(', '[', '{']) {
+        return after_brackets(inner);
+    }
+    let ends = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | '<' | '"' | '}' | ')');
+    &value[value.find(ends).unwrap_or(value.len())..]
+}
+
+/// What follows the quoted text that `text` begins with, if it does.
+fn after_quoted(text: &str) -> Option<&str> {
     // Debug shows a string inside a string with a backslash before each quote; an inner quote then has more of them.
-    let depth = value.len() - value.trim_start_matches('\\').len();
-    let wrapped = value[depth..]
-        .strip_prefix("Some(")
-        .unwrap_or(&value[depth..]);
-    let Some(quote) = wrapped
-        .chars()
-        .next()
-        .filter(|c| matches!(c, '"' | '\'' | '`'))
-    else {
-        let ends =
-            |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | '<' | '"' | '}' | ')');
-        return &value[value.find(ends).unwrap_or(value.len())..];
-    };
-    let text = &wrapped[1..];
+    let depth = text.len() - text.trim_start_matches('\\').len();
+    let quote = text[depth..].chars().next()?;
+    if !matches!(quote, '"' | '\'' | '`') {
+        return None;
+    }
+    let text = &text[depth + 1..];
     let mut slashes = 0;
     for (at, c) in text.char_indices() {
         if c == quote && slashes <= depth {
-            return &text[at + 1..];
+            return Some(&text[at + 1..]);
         }
         slashes = if c == '\\' { slashes + 1 } else { 0 };
+    }
+    Some("")
+}
+
+/// What follows the bracket that closes the one that `text` begins with; nothing where none does.
+fn after_brackets(text: &str) -> &str {
+    let mut rest = text;
+    let mut depth = 0;
+    while let Some(c) = rest.chars().next() {
+        if let Some(after) = after_quoted(rest) {
+            rest = after;
+            continue;
+        }
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            _ => {}
+        }
+        rest = &rest[c.len_utf8()..];
+        if depth == 0 {
+            return rest;
+        }
     }
     ""
 }
 
-/// Cuts the value of an authorization header: a quoted one to its end, any other to the end of the line.
+/// Cuts the value of an authorization header: a quoted one to its end, any other to the end of its line.
 fn cut_header<'a>(after: &'a str, out: &mut String) -> &'a str {
-    match split_separator(after) {
+    let value = match split_separator(after) {
         Some((separator, value)) => {
             out.push_str(separator);
-            if value.starts_with(['"', '\'', '\\']) {
+            if value.starts_with(['"', '\'', '\\', '[', '(', '{']) {
                 return cut_one(value, out);
             }
-            out.push_str(REMOVED);
+            value
         }
-        None if after.trim().is_empty() => {}
         None => {
             out.push(' ');
-            out.push_str(REMOVED);
+            after.trim_start()
         }
+    };
+    if !value.is_empty() {
+        out.push_str(REMOVED);
     }
-    ""
+    &value[value.find('\n').unwrap_or(value.len())..]
 }
 
 #[cfg(test)]
@@ -212,6 +259,26 @@ mod tests {
             "password='S3CRET S3CRET'",
             "AWS_SECRET_ACCESS_KEY=S3CRET",
             "secret => S3CRET",
+            "secret:\n  S3CRET",
+            "<Token>\n  S3CRET\n</Token>",
+            "{\n  \"token\" :\n    \"S3CRET\"\n}",
+            "private_key: \"-----BEGIN KEY-----\nS3CRET\nS3CRET\n\"",
+            "Authorization:\n Basic S3CRET",
+            "Authorization\nS3CRET",
+            "sent Bearer\nS3CRET",
+            r#"{"x-amz-security-token": ["S3CRET"]}"#,
+            r#"{"token": ["a", "S3CRET"]}"#,
+            r#"token: ["a]", "S3CRET"]"#,
+            r#"body: "{\"token\": [\"a\", \"S3CRET\"]}""#,
+            r#"token: Ok("S3CRET")"#,
+            r#"token: Ok(Some("S3CRET"))"#,
+            r#"secret: Secret { inner: "S3CRET" }"#,
+            "token: Some(S3CRET)",
+            r#"token: b"S3CRET""#,
+            r#"authorization: ["Bearer S3CRET"]"#,
+            "to=https%3A%2F%2Fh%2F%3Fx%3D1%26sig%3DS3CRET",
+            "X-Amz-Signature%3DS3CRET%26x%3D1",
+            "token%253dS3CRET",
         ] {
             let shown = clean(text);
             assert!(!shown.contains("S3CRET"), "{text} -> {shown}");
@@ -244,6 +311,14 @@ mod tests {
                 "org.apache.hadoop.security.AccessControlException: user=x",
             ),
             ("two\n lines", "two lines"),
+            (
+                r#"Error { token: Some("abc"), list: ["b"], message: "no key" }"#,
+                r#"Error { token: [removed], list: ["b"], message: "no key" }"#,
+            ),
+            (
+                "Authorization: abc\nthe clock is wrong",
+                "Authorization: [removed] the clock is wrong",
+            ),
         ] {
             assert_eq!(clean(text), expected);
         }
@@ -252,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_fail(text in "[a-z:=\"'\\\\/@?#<>é \n-]{0,60}") {
+        fn no_text_makes_it_fail(text in "[a-z:=\"'\\\\/@?#<>é \n(){}\\[\\]%3D-]{0,60}") {
             clean(&text);
             clean(&format!("token{text}"));
             clean(&format!("Authorization{text}"));
@@ -262,7 +337,7 @@ mod tests {
         #[test]
         fn a_value_of_a_secret_name_never_shows(
             name in "(AWS_)?(token|Secret|password|access_?key|x-amz-[a-z]{1,5}|apiKey)(_id)?",
-            open in "[ ]?[:=][ ]?|\": ?\"|\\\\\": ?\\\\\"|>|=\"",
+            open in "[ ]?[:=][ ]?|\": ?\"|\\\\\": ?\\\\\"|>|=\"|%3D|:\n|: ?\\[\"|: Ok\\(\"",
             value in "[A-Za-z0-9/+=]{8,30}",
         ) {
             let shown = clean(&format!("before {name}{open}{value}\" after"));

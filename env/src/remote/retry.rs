@@ -1,8 +1,8 @@
 //! Sending a request again after a temporary error, the same way for every store.
 //!
-//! OpenDAL's `RetryLayer` is used for the parts of an upload only. Elsewhere it would hide two things that callers must
-//! know: it relabels every error, so that "try later" can no longer be told from "never", and it reports a conditional
-//! write as lost to somebody else when the winner was its own first try.
+//! OpenDAL's `RetryLayer` is not used. It counts tries and knows no deadline, relabels every error, so that "try later" can
+//! no longer be told from "never", and reports a conditional write as lost to somebody else when the winner was its own
+//! first try.
 
 use std::time::Duration;
 
@@ -10,13 +10,10 @@ use tokio::time::Instant;
 
 use crate::{Error, ErrorKind, Result};
 
-use super::RemoteOptions;
+use super::{RemoteOptions, retries};
 
 /// Longest that `open` goes on trying.
 const OPEN_DEADLINE_MAX: Duration = Duration::from_secs(5);
-
-/// Most tries that are counted.
-const TIMES_MAX: u32 = 10_000;
 
 #[derive(Debug, Clone)]
 pub(super) struct Retry {
@@ -43,25 +40,51 @@ impl Retry {
     }
 
     /// Runs an operation that may be carried out twice without harm.
-    pub(super) async fn run<T, F>(&self, mut attempt: impl FnMut() -> F) -> Result<T>
+    pub(super) async fn run<T, F>(&self, attempt: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T>>,
     {
+        let why_again = |result: &Result<T>| match result {
+            Err(e) if e.is_temporary() => Some(e.to_string()),
+            _ => None,
+        };
+        let again = |result: &Result<T>| {
+            if let Err(error) = result {
+                retries::count(error);
+            }
+        };
+        self.repeat(attempt, why_again, again).await
+    }
+
+    /// Repeats what may be carried out twice while `why_again` of its outcome says a reason, until the deadline, and gives
+    /// the last outcome. `again` is told each outcome that is not the last.
+    pub(super) async fn repeat<T, F>(
+        &self,
+        mut attempt: impl FnMut() -> F,
+        why_again: impl Fn(&T) -> Option<String>,
+        again: impl Fn(&T),
+    ) -> T
+    where
+        F: Future<Output = T>,
+    {
         let begun = Instant::now();
         for number in 0.. {
-            let error = match attempt().await {
-                Err(error) if error.is_temporary() => error,
-                result => return result,
+            let outcome = attempt().await;
+            let Some(reason) = why_again(&outcome) else {
+                return outcome;
             };
             let left = self.deadline.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                return Err(error);
+                return outcome;
             }
             // The last try is at the deadline itself.
             let delay = self
                 .delay(number)
                 .mul_f64(1.0 + rand::random::<f64>() / 2.0);
-            tracing::debug!(%error, ?delay, "a remote request is sent again");
+            tracing::debug!(%reason, ?delay, "a remote request is sent again");
+            again(&outcome);
+            // Not kept for as long as the wait.
+            drop(outcome);
             tokio::time::sleep(delay.min(left)).await;
         }
         unreachable!("the loop ends by its return")
@@ -91,17 +114,6 @@ impl Retry {
         }
     }
 
-    /// The number of retries that fills the deadline where each try fails at once: for what counts tries.
-    pub(super) fn times(&self) -> usize {
-        let mut waited = Duration::ZERO;
-        let mut times = 0;
-        while waited < self.deadline && times < TIMES_MAX {
-            waited += self.delay(times);
-            times += 1;
-        }
-        times as usize
-    }
-
     /// The wait before retry `number`, without what chance adds.
     fn delay(&self, number: u32) -> Duration {
         self.min_delay
@@ -126,6 +138,23 @@ mod tests {
         Err(Error::new(kind, "put", "x", ""))
     }
 
+    #[tokio::test]
+    async fn what_is_sent_again_is_counted() {
+        let mut left = 3;
+        let attempt = || {
+            left -= 1;
+            let answer = match left {
+                0 => Ok(()),
+                _ => Err(Error::new(ErrorKind::Unavailable, "try", "counted://x", "")),
+            };
+            async move { answer }
+        };
+        quick(Duration::from_secs(5)).run(attempt).await.unwrap();
+        let all = retries::retries();
+        let counted = all.iter().find(|row| row.scheme == "counted").unwrap();
+        assert_eq!((counted.operation, counted.count), ("try", 2));
+    }
+
     async fn tries(retry: &Retry, kind: ErrorKind) -> u32 {
         let mut tries = 0;
         let result = retry
@@ -147,13 +176,6 @@ mod tests {
         assert_eq!(tries(&retry, ErrorKind::NotFound).await, 1);
         let never = quick(Duration::ZERO);
         assert_eq!(tries(&never, ErrorKind::Unavailable).await, 1);
-    }
-
-    #[test]
-    fn counted_tries_fill_the_deadline() {
-        // 1 + 2 + 4 + 4 + 4 ms.
-        assert_eq!(quick(Duration::from_millis(12)).times(), 5);
-        assert_eq!(quick(Duration::ZERO).times(), 0);
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use crate::{Error, ErrorKind, Result};
 
 use super::{
     CommitPrimitive,
-    error::from_opendal,
+    error::at_open,
     uri::{Place, StoreUri},
 };
 
@@ -142,7 +142,7 @@ fn build(
 ) -> Result<(Operator, CommitPrimitive)> {
     match Operator::new(builder) {
         Ok(operator) => Ok((operator, commit)),
-        Err(e) => Err(from_opendal("open", uri.to_string(), &e)),
+        Err(e) => Err(at_open(uri.to_string(), &e)),
     }
 }
 

@@ -6,7 +6,6 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, PoisonError, atomic::Ordering::Relaxed},
     thread::JoinHandle,
 };
@@ -18,7 +17,8 @@ use super::{
     Cache, Object,
     file::CacheFile,
     geometry::{BLOCK_BYTES, PAGE_BYTES, pages_of, runs},
-    state::Claim,
+    room::{Room, guarded},
+    state::{Claim, FileState},
 };
 use crate::{stats::Counters, sync::lock};
 
@@ -48,10 +48,13 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    jobs: VecDeque<Job>,
+    /// With the number of each, as they came.
+    jobs: VecDeque<(u64, Job)>,
     bytes: usize,
+    /// The number of the next one.
+    next: u64,
     /// Jobs that a thread is at.
-    active: usize,
+    active: Vec<u64>,
     closed: bool,
 }
 
@@ -78,12 +81,25 @@ impl Cache {
             // Panics were caught.
             let _ = thread.join();
         }
+        // Another cache may be opened here: what the readers find from now on is not theirs to change.
+        let mut state = self.state();
+        state.closed = true;
+        while state.evicting > 0 {
+            state = self.wait(state);
+        }
+        drop(state);
+        // Who deletes now, ends.
+        drop(lock(&self.0.creating));
     }
 
     /// Blocks until everything that reads brought before is stored or dropped.
     pub fn flush(&self) {
         let mut waiting = lock(&self.0.queue.waiting);
-        while !waiting.jobs.is_empty() || waiting.active > 0 {
+        let end = waiting.next;
+        let before = |number: &u64| *number < end;
+        while waiting.jobs.front().is_some_and(|(n, _)| before(n))
+            || waiting.active.iter().any(before)
+        {
             waiting = self
                 .0
                 .queue
@@ -99,7 +115,9 @@ impl Cache {
         let fits = waiting.bytes + job.bytes.len() <= MAX_QUEUED_BYTES;
         if fits && !waiting.closed && self.is_active() {
             waiting.bytes += job.bytes.len();
-            waiting.jobs.push_back(job);
+            let number = waiting.next;
+            waiting.next += 1;
+            waiting.jobs.push_back((number, job));
             drop(waiting);
             self.0.queue.changed.notify_all();
         } else {
@@ -113,19 +131,13 @@ impl Cache {
         let queue = &self.0.queue;
         let mut waiting = lock(&queue.waiting);
         loop {
-            if let Some(job) = waiting.jobs.pop_front() {
-                waiting.active += 1;
+            if let Some((number, job)) = waiting.jobs.pop_front() {
+                waiting.active.push(number);
                 drop(waiting);
-                // An Env of the user's may panic.
-                let store = AssertUnwindSafe(|| self.store_job(&job));
-                if catch_unwind(store).is_err() {
-                    let path = job.object.file.key.as_str();
-                    self.disk_failed(&Error::new(ErrorKind::Panicked, "cache", path, ""));
-                    self.retire(job.object.id);
-                }
+                self.store_job(&job);
                 self.state().flights.remove(job.object.id, job.flight);
                 waiting = lock(&queue.waiting);
-                waiting.active -= 1;
+                waiting.active.retain(|active| *active != number);
                 waiting.bytes -= job.bytes.len();
                 queue.changed.notify_all();
             } else if waiting.closed {
@@ -152,16 +164,9 @@ impl Cache {
             .open_file(&job.object, job.number, true)
             .and_then(|file| match file {
                 Some(file) => {
-                    let still_good = || self.state().flights.is_good(job.object.id, job.flight);
-                    let mut reserved = 0;
-                    self.store(
-                        &file,
-                        job.number,
-                        job.start,
-                        &bytes,
-                        &mut reserved,
-                        still_good,
-                    )
+                    let mut room = Room::none(self);
+                    let flight = Some(job.flight);
+                    self.store(&file, job.number, job.start, &bytes, &mut room, flight)
                 }
                 None => Ok(Stored::NoRoom),
             });
@@ -196,76 +201,94 @@ impl Cache {
             Some(Some(file)) => return opened(file),
             Some(None) => {}
         }
+        if with_room && !self.make_way() {
+            return Ok(None);
+        }
         let keep_free = if with_room {
             self.0.options.min_free_bytes
         } else {
             0
         };
-        if !self.reserve(BLOCK_BYTES, keep_free) {
+        let Ok(mut room) = self.reserve(BLOCK_BYTES, keep_free) else {
             return Ok(None);
-        }
+        };
         let _creating = lock(&self.0.creating);
         match known(self) {
             Some(None) => {}
-            other => {
-                self.release(BLOCK_BYTES);
-                return other.flatten().map_or(Ok(None), opened);
-            }
+            other => return other.flatten().map_or(Ok(None), opened),
         }
-        match CacheFile::create(&*self.0.base, &self.0.dir, object) {
+        match guarded(|| CacheFile::create(&*self.0.base, &self.0.dir, object)) {
             Ok(file) => {
                 // `creating` is held, so this life has not ended.
-                self.state().charge_header(object.id, number, file.clone());
+                let mut state = self.state();
+                room.spend(state.charge_header(object.id, number, file.clone()));
+                drop(state);
                 opened(file)
             }
             Err(error) => {
-                self.release(BLOCK_BYTES);
                 self.delete_files(object.id, true);
                 Err(error)
             }
         }
     }
 
+    /// True where one more object may be open. One that was not read for long goes for it.
+    fn make_way(&self) -> bool {
+        let most = self.0.options.open_objects;
+        let idle = {
+            let state = self.state();
+            if state.open_objects() < most {
+                return true;
+            }
+            state.long_idle(most)
+        };
+        idle.map(|object| self.retire_if(object, FileState::is_idle))
+            .is_some()
+    }
+
     /// Stores those pages of `bytes`, which begin at `start`, that are absent. All pages are whole, but for the last one
-    /// of the file. `reserved` is used up first; what is left of it is the caller's.
+    /// of the file. `room` is used up first; what is left of it is the caller's. `flight`: the request that brought them.
+    /// Where somebody distrusts it meanwhile, they are not kept.
     pub(super) fn store(
         &self,
         opened: &Opened,
         number: u64,
         start: u64,
         bytes: &Bytes,
-        reserved: &mut u64,
-        still_good: impl Fn() -> bool,
+        room: &mut Room,
+        flight: Option<u64>,
     ) -> Result<Stored> {
         let pages = pages_of(&(start..start + bytes.len() as u64));
         let object = opened.object.id;
         let Some(claim) = self.state().claim(object, number, pages.clone()) else {
             return Ok(Stored::All);
         };
-        let more = claim.needed.saturating_sub(*reserved);
-        if more > 0 && !self.reserve(more, self.0.options.min_free_bytes) {
-            let dirty = self.state().abandon(&claim);
-            self.0.changed.notify_all();
-            for chunk in dirty {
-                self.vacate(object, number, chunk);
+        let more = claim.needed.saturating_sub(room.bytes());
+        let mut enough = || {
+            let more = self.reserve(more, self.0.options.min_free_bytes);
+            more.map(|more| room.add(more)).is_ok()
+        };
+        let stored = if more == 0 || enough() {
+            guarded(|| write(&opened.file, &claim, pages.start, bytes)).map(|()| Stored::All)
+        } else {
+            Ok(Stored::NoRoom)
+        };
+        let dirty = {
+            let mut state = self.state();
+            if matches!(stored, Ok(Stored::NoRoom)) {
+                state.abandon(&claim)
+            } else {
+                let good = flight.is_none_or(|flight| state.flights.is_good(object, flight));
+                let (charged, dirty) = state.settle(&claim, stored.is_ok() && good);
+                room.spend(charged);
+                dirty
             }
-            return Ok(Stored::NoRoom);
-        }
-        *reserved += more;
-        let written = write(&opened.file, &claim, pages.start, bytes);
-        let good = written.is_ok() && still_good();
-        let (charged, dirty) = self.state().settle(&claim, good);
-        *reserved -= charged;
+        };
         self.0.changed.notify_all();
         for chunk in dirty {
             self.vacate(object, number, chunk);
         }
-        if more > 0 {
-            let left = more.min(*reserved);
-            *reserved -= left;
-            self.release(left);
-        }
-        written.map(|()| Stored::All)
+        stored
     }
 }
 

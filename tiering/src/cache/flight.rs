@@ -1,7 +1,8 @@
 //! Requests on their way, and readers that share them.
 //!
 //! A request that fills the cache stays here after its bytes came, until they are stored: who asks meanwhile gets them from
-//! memory. Waiting is on a plain condition variable, so any thread may wait.
+//! memory. One that was made ahead of its reader stays until it is let go, stored or not: this list is the memory of the
+//! [readahead](crate::ahead), which bounds it. Waiting is on a plain condition variable, so any thread may wait.
 
 use std::{
     collections::HashMap,
@@ -58,6 +59,35 @@ struct Flight {
     cell: Arc<Cell>,
     /// Somebody found its bytes, or some that may be of it, to be wrong: nobody joins it, and it is not stored.
     stale: bool,
+    /// How many keep it here until they have read it.
+    keepers: u32,
+    /// Nobody but its keepers needs it here any more.
+    ended: bool,
+}
+
+impl Flight {
+    fn covers(&self, range: &Range<u64>) -> bool {
+        !self.stale && self.range.start <= range.start && range.end <= self.range.end
+    }
+
+    fn touches(&self, range: &Range<u64>) -> bool {
+        self.range.start < range.end && range.start < self.range.end
+    }
+
+    fn covering(&self) -> Covering {
+        Covering {
+            id: self.id,
+            start: self.range.start,
+            cell: self.cell.clone(),
+        }
+    }
+}
+
+/// A request that a range is part of.
+pub(super) struct Covering {
+    pub id: u64,
+    pub start: u64,
+    pub cell: Arc<Cell>,
 }
 
 #[derive(Debug, Default)]
@@ -67,13 +97,47 @@ pub(crate) struct Flights {
 }
 
 impl Flights {
-    /// A request under way whose range covers `range`: where it begins, and its result.
-    pub fn covering(&self, object: ObjectId, range: &Range<u64>) -> Option<(u64, Arc<Cell>)> {
-        let covers = |flight: &&Flight| {
-            !flight.stale && flight.range.start <= range.start && range.end <= flight.range.end
-        };
-        let flight = self.by_object.get(&object)?.iter().find(covers)?;
-        Some((flight.range.start, flight.cell.clone()))
+    /// A request whose range covers `range`.
+    pub(super) fn covering(&self, object: ObjectId, range: &Range<u64>) -> Option<Covering> {
+        let flight = self.of(object).find(|flight| flight.covers(range))?;
+        Some(flight.covering())
+    }
+
+    /// As [`covering`](Self::covering), of those that are kept.
+    pub(super) fn kept(&self, object: ObjectId, range: &Range<u64>) -> Option<Covering> {
+        let kept = |flight: &&Flight| flight.keepers > 0 && flight.covers(range);
+        self.of(object).find(kept).map(Flight::covering)
+    }
+
+    fn of(&self, object: ObjectId) -> impl Iterator<Item = &Flight> {
+        self.by_object.get(&object).into_iter().flatten()
+    }
+
+    /// Keeps a request here, also when it has ended, until [`let_go`](Self::let_go). Nothing where it is not here.
+    pub fn keep(&mut self, object: ObjectId, id: u64) {
+        let flights = self.by_object.get_mut(&object).into_iter().flatten();
+        for flight in flights.filter(|flight| flight.id == id) {
+            flight.keepers += 1;
+        }
+    }
+
+    /// Ends one [`keep`](Self::keep). Nothing where the request is not here any more: it has failed.
+    pub fn let_go(&mut self, object: ObjectId, id: u64) {
+        let flights = self.by_object.get_mut(&object).into_iter().flatten();
+        for flight in flights.filter(|flight| flight.id == id) {
+            flight.keepers = flight.keepers.saturating_sub(1);
+        }
+        self.sweep(object);
+    }
+
+    /// Takes off the list what ended and nobody keeps.
+    fn sweep(&mut self, object: ObjectId) {
+        if let Some(flights) = self.by_object.get_mut(&object) {
+            flights.retain(|flight| !flight.ended || flight.keepers > 0);
+            if flights.is_empty() {
+                self.by_object.remove(&object);
+            }
+        }
     }
 
     /// True where a request for the object is under way.
@@ -90,38 +154,40 @@ impl Flights {
             range,
             cell: cell.clone(),
             stale: false,
+            keepers: 0,
+            ended: false,
         });
         (self.next_id, cell)
     }
 
-    /// Takes a request off the list; true where it was there and not stale.
-    pub fn remove(&mut self, object: ObjectId, id: u64) -> bool {
-        let Some(flights) = self.by_object.get_mut(&object) else {
-            return false;
-        };
-        let Some(at) = flights.iter().position(|flight| flight.id == id) else {
-            return false;
-        };
-        let flight = flights.swap_remove(at);
-        if flights.is_empty() {
-            self.by_object.remove(&object);
+    /// Takes a request off the list whose bytes are stored or never will be, once nobody keeps it.
+    pub fn remove(&mut self, object: ObjectId, id: u64) {
+        let flights = self.by_object.get_mut(&object).into_iter().flatten();
+        for flight in flights.filter(|flight| flight.id == id) {
+            flight.ended = true;
         }
-        !flight.stale
+        self.sweep(object);
+    }
+
+    /// Takes a request off the list that failed, whoever keeps it: nobody joins it.
+    pub fn failed(&mut self, object: ObjectId, id: u64) {
+        let flights = self.by_object.get_mut(&object).into_iter().flatten();
+        for flight in flights.filter(|flight| flight.id == id) {
+            (flight.ended, flight.keepers) = (true, 0);
+        }
+        self.sweep(object);
     }
 
     /// True where the request is on the list and not stale.
     pub fn is_good(&self, object: ObjectId, id: u64) -> bool {
-        self.by_object
-            .get(&object)
-            .into_iter()
-            .flatten()
+        self.of(object)
             .any(|flight| flight.id == id && !flight.stale)
     }
 
     /// Marks every request that touches `range`.
     pub fn distrust(&mut self, object: ObjectId, range: &Range<u64>) {
         for flight in self.by_object.get_mut(&object).into_iter().flatten() {
-            flight.stale |= flight.range.start < range.end && range.start < flight.range.end;
+            flight.stale |= flight.touches(range);
         }
     }
 

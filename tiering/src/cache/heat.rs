@@ -1,10 +1,11 @@
 //! [`Heat`]: which chunk goes first when room is needed. S3-FIFO, weighed by bytes.
 //!
-//! New chunks enter a *small* queue of a tenth of the budget. Those that are read again before they reach its end move to
-//! the *main* queue; the others leave, and are remembered for a while in a *ghost* queue: one of these that comes back
-//! goes into the main queue at once. The main queue is a clock: a chunk that was read since it last came by loses one
-//! of at most three points and goes round again. So one pass of a scan flows through the small queue and harms nobody,
-//! what was hot once cools down, and a hit costs one counter. No I/O, no clock, no chance.
+//! New chunks enter a *small* queue of a tenth of the budget, or of what there is where that is less: free space or
+//! downloads may bind before the budget does, and by default there is none. Those that are read again before they reach
+//! its end move to the *main* queue; the others leave, and are remembered for a while in a *ghost* queue: one of these
+//! that comes back goes into the main queue at once. The main queue is a clock: a chunk that was read since it last
+//! came by loses one of at most three points and goes round again. So one pass of a scan flows through the small queue
+//! and harms nobody, what was hot once cools down, and a hit costs one counter. No I/O, no clock, no chance.
 //!
 //! Queue entries are not removed from the middle: each carries the stamp of its chunk's last move, and one with an
 //! older stamp is skipped.
@@ -20,11 +21,14 @@ pub(crate) struct ChunkId {
     pub chunk: u32,
 }
 
-/// The share of the budget that new chunks have.
+/// The share of the budget, or of what there is, that new chunks have.
 const SMALL_SHARE: u64 = 10;
 
 /// A chunk's points are at most so many.
 const POINTS_MAX: u8 = 3;
+
+/// After so many chunks that have points the next one goes, whatever its points: the caller holds a lock.
+const EVICT_STEPS_MAX: usize = 1000;
 
 /// Entries of departed chunks that a queue may hold beside its live ones, before it is cleaned.
 const STALE_SLACK: usize = 1024;
@@ -102,10 +106,17 @@ impl Heat {
         }
     }
 
+    /// What the chunks take.
+    pub fn bytes(&self) -> u64 {
+        self.small.bytes + self.main.bytes
+    }
+
     /// Takes the coldest chunk out.
     pub fn evict(&mut self) -> Option<ChunkId> {
+        let share = self.capacity.min(self.bytes()) / SMALL_SHARE;
+        let mut steps = 0;
         loop {
-            let small_first = self.small.bytes > self.capacity / SMALL_SHARE;
+            let small_first = self.small.bytes > share;
             let from_small = self.small.live > 0 && (small_first || self.main.live == 0);
             let queue = if from_small {
                 &mut self.small
@@ -118,7 +129,9 @@ impl Heat {
             };
             queue.bytes -= node.weight;
             queue.live -= 1;
-            let (weight, points) = (node.weight, node.points);
+            steps += 1;
+            let tired = steps > EVICT_STEPS_MAX;
+            let (weight, points) = (node.weight, if tired { 0 } else { node.points });
             self.nodes.remove(&id);
             match (from_small, points) {
                 (true, 0) => {
@@ -202,7 +215,14 @@ mod tests {
 
     #[test]
     fn a_scan_does_not_push_out_what_is_read_again() {
-        let (mut heat, mut resident) = cache(100);
+        // Of the budget, and where something else binds before it does.
+        for budget in [100, 1000, u64::MAX] {
+            scan(budget);
+        }
+    }
+
+    fn scan(budget: u64) {
+        let (mut heat, mut resident) = cache(budget);
         for _ in 0..3 {
             for chunk in 0..50 {
                 read(&mut heat, &mut resident, 100, chunk);
@@ -212,7 +232,21 @@ mod tests {
             read(&mut heat, &mut resident, 100, chunk);
         }
         let kept = (0..50).filter(|chunk| resident.contains(chunk)).count();
-        assert_eq!(kept, 50);
+        assert_eq!(kept, 50, "budget {budget}");
+    }
+
+    #[test]
+    fn one_that_goes_is_found_in_few_steps() {
+        let (mut heat, _) = cache(10 * EVICT_STEPS_MAX as u64);
+        let all = 0..10 * EVICT_STEPS_MAX as u32;
+        for chunk in all.clone() {
+            heat.insert(id(chunk), 1, true);
+            heat.touch(&id(chunk));
+        }
+        heat.evict();
+        let untouched =
+            all.filter(|chunk| heat.nodes.get(&id(*chunk)).is_some_and(|n| n.points == 1));
+        assert!(untouched.count() >= 8 * EVICT_STEPS_MAX);
     }
 
     #[test]

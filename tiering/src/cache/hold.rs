@@ -4,53 +4,69 @@
 //! # Crash story
 //! Stored pages stay stored when a hold ends, by whatever way, so the next one goes on from there. The bytes are synced
 //! before the rename, and the map goes after it: a crash in between leaves a map without data, which the next open
-//! removes.
+//! removes. The rename is made while nothing can be created or deleted, and only of the very file that was sealed: a
+//! later life of the object has another one behind the same name, with holes.
 
 use std::{
     ops::Range,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use lazurite_env::{Error, ErrorKind, Result};
+use lazurite_env::{EnvExt, Error, ErrorKind, Result};
 
 use super::{
-    Cache, Object,
+    Cache, MAX_FILE_BYTES, Object,
     file::paths,
     fill::{Opened, Stored},
     geometry::{PAGE_BYTES, pages_in, runs, slices},
+    room::{Refusal, Room, guarded},
 };
 use crate::{ChecksumHasher, stats::Counters, sync::lock};
 
 /// A file whose pages stay until this is dropped. One at a time for each object.
 pub(crate) struct Hold {
-    cache: Cache,
+    mark: Mark,
     opened: Opened,
+    /// For the pages that are missing.
+    room: Room,
+}
+
+/// Keeps the pages of a life of an object.
+struct Mark {
+    cache: Cache,
+    object: Arc<Object>,
     number: u64,
-    /// What is reserved for the pages that are missing.
-    reserved: AtomicU64,
-    promoted: AtomicBool,
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let mut state = self.cache.state();
+        state.set_held(self.object.id, self.number, false);
+        drop(state);
+        self.cache.0.changed.notify_all();
+    }
 }
 
 impl Cache {
-    /// Holds an object and reserves room for all of it.
+    /// Holds an object and reserves room for all of it. `None`: others, who are at work, have the room or the object now.
     ///
     /// # Errors
-    /// `Unsupported` where the Env has no sparse files. `NoSpace` where the budget or the disk has not so much room.
-    /// `Unavailable` where another hold has it.
-    pub fn hold(&self, object: &Arc<Object>) -> Result<Hold> {
-        let path = object.file.key.as_str();
-        let number = {
+    /// `Unsupported` where the Env has no sparse files. `NoSpace` where the budget or the disk has not so much room, and
+    /// nobody is at work who may give it back.
+    pub fn hold(&self, object: &Arc<Object>) -> Result<Option<Hold>> {
+        if object.file.len >= MAX_FILE_BYTES {
+            let (path, why) = (object.file.key.as_str(), "too long for the cache");
+            return Err(Error::new(ErrorKind::Unsupported, "download", path, why));
+        }
+        let _holding = lock(&self.0.holding);
+        let mark = {
             let mut state = self.state();
             let file = state.file(object);
             let number = file.number;
             if file.held {
-                let why = "it is being downloaded under another name";
-                return Err(Error::new(ErrorKind::Unavailable, "download", path, why));
+                return Ok(None);
             }
             state.set_held(object.id, number, true);
             // Nobody evicts of it from here on; who began to, ends.
@@ -60,43 +76,47 @@ impl Cache {
             {
                 state = self.wait(state);
             }
-            number
-        };
-        let release = || {
-            self.state().set_held(object.id, number, false);
-            self.0.changed.notify_all();
-        };
-        let opened = self.open_file(object, number, false);
-        let opened = match opened {
-            Ok(Some(opened)) => opened,
-            Ok(None) => {
-                release();
-                return Err(self.no_room(0));
+            Mark {
+                cache: self.clone(),
+                object: object.clone(),
+                number,
             }
-            Err(error) => {
-                release();
-                return Err(error);
-            }
+        };
+        let Some(opened) = self.open_file(object, mark.number, false)? else {
+            return self.refused(&mark, Refusal::Full);
         };
         let needed = {
             let mut state = self.state();
-            let life = state.life(object.id, number);
+            let life = state.life(object.id, mark.number);
             life.map_or(0, |file| file.bytes_to_whole())
         };
-        if !self.reserve(needed, self.0.options.min_free_bytes) {
-            release();
-            return Err(self.no_room(needed));
+        match self.reserve(needed, self.0.options.min_free_bytes) {
+            Ok(room) => Ok(Some(Hold { mark, opened, room })),
+            Err(refusal) => self.refused(&mark, refusal),
         }
-        Ok(Hold {
-            cache: self.clone(),
-            opened,
-            number,
-            reserved: AtomicU64::new(needed),
-            promoted: AtomicBool::new(false),
-        })
     }
 
-    fn no_room(&self, needed: u64) -> Error {
+    /// What it means that there is no room.
+    fn refused(&self, mark: &Mark, refusal: Refusal) -> Result<Option<Hold>> {
+        let needed = {
+            let mut state = self.state();
+            let crowded =
+                refusal == Refusal::Busy || state.reserved > 0 || state.others_held(mark.object.id);
+            let budget = state.budget;
+            let Some(file) = state.life(mark.object.id, mark.number) else {
+                // Retired meanwhile.
+                return Ok(None);
+            };
+            let needed = file.bytes_to_whole();
+            if crowded && file.charged() + needed <= budget {
+                return Ok(None);
+            }
+            needed
+        };
+        Err(self.no_room(needed))
+    }
+
+    pub(super) fn no_room(&self, needed: u64) -> Error {
         let usage = self.usage();
         let free = self.0.base.free_space(&self.0.dir);
         let free = free.map_or_else(|_| "unknown".into(), |free| free.to_string());
@@ -114,14 +134,32 @@ impl Cache {
 }
 
 impl Hold {
+    fn cache(&self) -> &Cache {
+        &self.mark.cache
+    }
+
     fn object(&self) -> &Arc<Object> {
         &self.opened.object
     }
 
+    /// An error where the object was retired meanwhile: what is stored of it, nobody will find.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn check(&self) -> Result<()> {
+        let mut state = self.cache().state();
+        if state.life(self.object().id, self.mark.number).is_some() {
+            return Ok(());
+        }
+        let path = self.object().file.key.as_str();
+        let why = "its local file was given up meanwhile";
+        Err(Error::new(ErrorKind::Unavailable, "download", path, why))
+    }
+
     /// The byte ranges that are missing before `limit`, in order; each begins at a page.
     pub fn missing(&self, limit: u64) -> Vec<Range<u64>> {
-        let mut state = self.cache.state();
-        let Some(file) = state.life(self.object().id, self.number) else {
+        let mut state = self.cache().state();
+        let Some(file) = state.life(self.object().id, self.mark.number) else {
             return Vec::new();
         };
         let bytes = |run: Range<u64>| run.start * PAGE_BYTES..(run.end * PAGE_BYTES).min(limit);
@@ -131,48 +169,28 @@ impl Hold {
 
     /// True where every page is there.
     pub fn is_whole(&self) -> bool {
-        let mut state = self.cache.state();
-        let life = state.life(self.object().id, self.number);
+        let mut state = self.cache().state();
+        let life = state.life(self.object().id, self.mark.number);
         life.is_some_and(|file| file.missing().is_empty())
     }
 
     /// Bytes that are there.
     pub fn resident_bytes(&self) -> u64 {
-        let mut state = self.cache.state();
-        let life = state.life(self.object().id, self.number);
+        let mut state = self.cache().state();
+        let life = state.life(self.object().id, self.mark.number);
         life.map_or(0, |file| file.resident_bytes())
     }
 
     /// Stores the pages of `bytes`, which begin at `start`, at a page, and end at one or at the end of the file.
     ///
     /// # Errors
-    /// `NoSpace`, and whatever the disk says. `NotFound` where the object was retired meanwhile.
-    pub fn store(&self, start: u64, bytes: &Bytes) -> Result<()> {
-        let gone = || {
-            let path = self.object().file.key.as_str();
-            Error::new(ErrorKind::NotFound, "download", path, "the file is gone")
-        };
-        if self
-            .cache
-            .state()
-            .life(self.object().id, self.number)
-            .is_none()
-        {
-            return Err(gone());
-        }
-        let mut reserved = self.reserved.swap(0, Relaxed);
-        let stored = self.cache.store(
-            &self.opened,
-            self.number,
-            start,
-            bytes,
-            &mut reserved,
-            || true,
-        );
-        self.reserved.store(reserved, Relaxed);
-        match stored? {
+    /// `NoSpace`, and whatever the disk says. `Unavailable` where the object was retired meanwhile.
+    pub fn store(&mut self, start: u64, bytes: &Bytes) -> Result<()> {
+        self.check()?;
+        let (cache, number) = (self.mark.cache.clone(), self.mark.number);
+        match cache.store(&self.opened, number, start, bytes, &mut self.room, None)? {
             Stored::All => Ok(()),
-            Stored::NoRoom => Err(self.cache.no_room(bytes.len() as u64)),
+            Stored::NoRoom => Err(cache.no_room(bytes.len() as u64)),
         }
     }
 
@@ -185,14 +203,14 @@ impl Hold {
     pub fn seal(&self) -> Result<bool> {
         let object = self.object();
         {
-            let mut state = self.cache.state();
-            if let Some(file) = state.life(object.id, self.number) {
+            let mut state = self.cache().state();
+            if let Some(file) = state.life(object.id, self.mark.number) {
                 file.sealed = true;
             }
-            while let Some(file) = state.life(object.id, self.number)
+            while let Some(file) = state.life(object.id, self.mark.number)
                 && file.changing > 0
             {
-                state = self.cache.wait(state);
+                state = self.cache().wait(state);
             }
         }
         let sealed = self.verify().and_then(|bad| {
@@ -200,12 +218,12 @@ impl Hold {
                 self.opened.file.sync()?;
                 return Ok(true);
             }
-            if let Some(file) = self.cache.state().life(object.id, self.number) {
+            if let Some(file) = self.cache().state().life(object.id, self.mark.number) {
                 file.sealed = false;
             }
-            Counters::add(&self.cache.0.counters.cache_mismatches, bad.len() as u64);
+            Counters::add(&self.cache().0.counters.cache_mismatches, bad.len() as u64);
             for chunk in bad {
-                self.cache.vacate(object.id, self.number, chunk);
+                self.cache().vacate(object.id, self.mark.number, chunk);
             }
             Ok(false)
         });
@@ -245,114 +263,31 @@ impl Hold {
 
     /// Where the data file is.
     pub fn data_path(&self) -> PathBuf {
-        paths(&self.cache.0.dir, self.object().id).0
+        paths(&self.cache().0.dir, self.object().id).0
     }
 
-    /// Gives the data file, sealed, the name `path`, and forgets it: it is not the cache's any more.
+    /// Renames the data file, sealed, to `to`, and forgets the object.
     ///
     /// # Errors
-    /// `Unavailable` where the object was retired meanwhile: what has the data file's name now may be another's. Whatever
-    /// the disk says; the rename may have been carried out then.
-    pub fn rename_to(&self, path: &Path) -> Result<()> {
-        let object = self.object();
-        // While this is held nobody deletes the data file or makes another.
-        let _creating = lock(&self.cache.0.creating);
-        if self.cache.state().life(object.id, self.number).is_none() {
-            let why = "what came of it was dropped meanwhile";
-            let key = object.file.key.as_str();
-            return Err(Error::new(ErrorKind::Unavailable, "download", key, why));
+    /// `Unavailable` where the object was retired meanwhile: nothing was renamed. What the disk says: the rename may have been
+    /// carried out all the same.
+    pub fn promote(&self, to: &Path) -> Result<()> {
+        let (cache, object) = (self.cache(), self.object().id);
+        let data = self.data_path();
+        // Whoever retires a life or begins to store one waits.
+        let _creating = lock(&cache.0.creating);
+        self.check()?;
+        let renamed = guarded(|| cache.0.base.rename(&data, to));
+        if renamed.is_err() && matches!(guarded(|| cache.0.base.exists(&data)), Ok(true)) {
+            return renamed;
         }
-        self.cache.0.base.rename(&self.data_path(), path)?;
-        self.promoted.store(true, Relaxed);
-        self.cache.state().retire(object.id);
-        self.cache.0.changed.notify_all();
-        self.cache.delete_files(object.id, false);
-        Ok(())
+        cache.state().retire(object);
+        cache.delete_files(object, false);
+        renamed
     }
 
     /// Drops all that was stored of the object.
     pub fn discard(&self) {
-        let object = self.object().id;
-        if self.cache.state().life(object, self.number).is_some() {
-            self.cache.retire(object);
-        }
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let reserved = self.reserved.load(Relaxed);
-        {
-            let mut state = self.cache.state();
-            state.used -= reserved;
-            if !self.promoted.load(Relaxed) {
-                state.set_held(self.object().id, self.number, false);
-            }
-        }
-        self.cache.0.changed.notify_all();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lazurite_env::{Env, EnvExt, IoRuntime, MemEnv, remote::Key};
-
-    use super::*;
-    use crate::{
-        CacheOptions, Checksum, RemoteFile,
-        cache::{Mode, Parts, Request},
-        test_store::TestStore,
-    };
-
-    /// Another's file, with holes, must never get the name of a whole one.
-    #[test]
-    fn what_was_retired_is_not_renamed() {
-        let (base, store) = (MemEnv::new(), Arc::new(TestStore::new()));
-        base.create_dir_all(Path::new("/cache")).unwrap();
-        let key = Key::new("job/shared/1.sst").unwrap();
-        let bytes = Bytes::from(vec![7; 200_000]);
-        store.insert(&key, bytes.clone());
-        let object = Object::new(&RemoteFile {
-            key,
-            len: bytes.len() as u64,
-            checksum: Checksum::of(&bytes),
-        });
-        let parts = Parts {
-            base: Arc::new(base.clone()),
-            dir: "/cache".into(),
-            store,
-            runtime: IoRuntime::new(1).unwrap(),
-            counters: Arc::default(),
-            options: CacheOptions::default(),
-        };
-        let cache = Cache::open(parts, std::slice::from_ref(&object.file)).unwrap();
-        let (name, download) = (Path::new("/whole"), || {
-            let hold = cache.hold(&object).unwrap();
-            hold.store(0, &bytes).unwrap();
-            assert!(hold.seal().unwrap());
-            hold
-        });
-        let hold = download();
-        cache.retire(object.id);
-        let request = Request {
-            object: &object,
-            tail: None,
-            mode: Mode::Use,
-        };
-        for begun in cache.begin(&request, std::slice::from_ref(&(100_000..101_000))) {
-            begun.into_bytes().unwrap();
-        }
-        cache.flush();
-        assert!(base.exists(&hold.data_path()).unwrap(), "another's");
-        let error = hold.rename_to(name).unwrap_err();
-        assert!(
-            error.is_temporary() && !base.exists(name).unwrap(),
-            "{error}"
-        );
-        drop(hold);
-        download().rename_to(name).unwrap();
-        assert_eq!(base.read_to_vec(name, 1 << 20).unwrap(), bytes);
-        assert!(base.list(Path::new("/cache")).unwrap().is_empty());
-        cache.close();
+        self.cache().retire_life(self.object().id, self.mark.number);
     }
 }

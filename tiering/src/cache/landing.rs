@@ -27,15 +27,18 @@ impl Landing {
         let result = get_exact(&*inner.store, &self.object, range).await;
         self.done = true;
         let Ok(bytes) = &result else {
-            // Nobody joins a request that failed.
-            self.forget();
+            self.fail();
             self.launch.cell.set(result);
             return;
         };
         Counters::add(&inner.counters.remote_bytes, bytes.len() as u64);
+        inner.budget.spend(bytes.len() as u64);
         let bytes = bytes.clone();
         match self.number {
-            None => self.forget(),
+            None => {
+                let mut state = self.cache.state();
+                state.flights.remove(self.object.id, self.launch.flight);
+            }
             // This takes no longer than a push: the bytes are written by others, after the readers have them.
             Some(number) => {
                 let range = &self.launch.range;
@@ -57,16 +60,17 @@ impl Landing {
         self.launch.cell.set(result);
     }
 
-    fn forget(&self) {
+    /// Nobody joins a request that failed.
+    fn fail(&self) {
         let mut state = self.cache.state();
-        state.flights.remove(self.object.id, self.launch.flight);
+        state.flights.failed(self.object.id, self.launch.flight);
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
         if !self.done {
-            self.forget();
+            self.fail();
             let why =
                 "the request ended without a result: it panicked, or the I/O threads were stopped";
             let key = self.object.file.key.as_str();

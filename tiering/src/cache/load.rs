@@ -43,7 +43,9 @@ impl Cache {
             }
         }
         for id in found {
-            if let Err(error) = self.load_file(&wanted[&id]) {
+            if self.state().open_objects() >= self.0.options.open_objects {
+                self.delete_files(id, true);
+            } else if let Err(error) = self.load_file(&wanted[&id]) {
                 self.disk_failed(&error);
                 let (data, map) = paths(&self.0.dir, id);
                 for path in [data, map] {

@@ -26,6 +26,8 @@ mod plan;
 mod read;
 mod room;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::{
     fmt,
@@ -40,14 +42,15 @@ use std::{
 use lazurite_env::{Env, Error, IoRuntime, Result, remote::RemoteStore};
 
 use crate::{
-    Checksum, RemoteFile,
+    Checksum, RemoteFile, TransferBudget,
     stats::{CacheUse, Counters},
     sync::lock,
 };
-pub(crate) use geometry::PAGE_BYTES;
+pub(crate) use geometry::{CHUNK_BYTES, PAGE_BYTES};
 pub(crate) use hold::Hold;
 pub(crate) use read::{Begun, Mode, Request, Tail};
-use state::State;
+use room::guarded;
+use state::{FileState, State};
 
 /// A file is taken into the cache if it is shorter than this.
 const MAX_FILE_BYTES: u64 = 1 << 47;
@@ -68,6 +71,11 @@ pub struct CacheOptions {
     /// Bytes of the local disk that the cache and the download leave free, for flushes and compactions; where others take
     /// them, the cache shrinks when it next stores something. Defaults to 256 MiB.
     pub min_free_bytes: u64,
+    /// Remote objects of which reads keep something on the disk at a time; each takes two file descriptors while it is
+    /// there. Where so many are, another takes the place of one that was not read for long, or is read through.
+    /// Defaults to an eighth of what the process may open when this is made, and to no limit where that is not told as on
+    /// Linux.
+    pub open_objects: usize,
     /// Threads that store what reads brought. Defaults to 2; at least 1.
     pub writer_threads: usize,
     /// Bytes of the local disk that the local table files and the cache may take together; `u64::MAX`: no limit, the
@@ -82,10 +90,21 @@ impl Default for CacheOptions {
             block_reads: true,
             budget_bytes: u64::MAX,
             min_free_bytes: 256 << 20,
+            open_objects: descriptors_max() / 8,
             writer_threads: 2,
             disk_budget_bytes: u64::MAX,
         }
     }
+}
+
+/// How many files the process may have open.
+fn descriptors_max() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max open files"));
+    let soft = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    soft.unwrap_or(usize::MAX)
 }
 
 /// What a remote object is, in the cache and in its file names: a hash of its key, length and checksum.
@@ -132,14 +151,18 @@ struct Inner {
     store: Arc<dyn RemoteStore>,
     runtime: IoRuntime,
     counters: Arc<Counters>,
+    /// Told what reads bring.
+    budget: Arc<TransferBudget>,
     options: CacheOptions,
     /// Block reads are stored. Switched off for good where the disk turns out not to be able to.
     active: AtomicBool,
     state: Mutex<State>,
     /// Told whenever a write or a punch ended.
     changed: Condvar,
-    /// Held while files are created or deleted, so that neither meets the other.
+    /// Held while files are created, deleted or promoted, so that none of these meets another.
     creating: Mutex<()>,
+    /// Held while a download reserves its room: of two that take each other's chunks, neither would have it.
+    holding: Mutex<()>,
     queue: fill::Queue,
     warned: Mutex<Option<Instant>>,
 }
@@ -161,6 +184,7 @@ pub(crate) struct Parts {
     pub store: Arc<dyn RemoteStore>,
     pub runtime: IoRuntime,
     pub counters: Arc<Counters>,
+    pub budget: Arc<TransferBudget>,
     pub options: CacheOptions,
 }
 
@@ -174,11 +198,13 @@ impl Cache {
             store: parts.store,
             runtime: parts.runtime,
             counters: parts.counters,
+            budget: parts.budget,
             options,
             active: AtomicBool::new(options.block_reads),
             state: Mutex::default(),
             changed: Condvar::new(),
             creating: Mutex::new(()),
+            holding: Mutex::new(()),
             queue: fill::Queue::default(),
             warned: Mutex::new(None),
         }));
@@ -186,7 +212,7 @@ impl Cache {
         cache.load(wanted);
         cache.set_budget(options.budget_bytes);
         if options.block_reads {
-            cache.start_writers()?;
+            cache.start_writers().inspect_err(|_| cache.close())?;
         }
         Ok(cache)
     }
@@ -215,7 +241,7 @@ impl Cache {
     pub fn set_budget(&self, bytes: u64) {
         self.state().set_budget(bytes);
         // Makes room for nothing: what is over the budget goes.
-        self.reserve(0, 0);
+        let _ = self.reserve(0, 0);
     }
 
     /// Lets nothing more in beyond `bytes`, and evicts nothing yet.
@@ -230,9 +256,25 @@ impl Cache {
     pub fn usage(&self) -> CacheUse {
         let state = self.state();
         CacheUse {
-            bytes: state.used,
+            bytes: state.used(),
             budget: state.budget,
         }
+    }
+
+    /// Makes so much of the disk free as is to stay free and what is reserved beyond that; `false` where it cannot.
+    pub fn keep_promises(&self) -> bool {
+        self.reserve(0, self.0.options.min_free_bytes).is_ok()
+    }
+
+    /// True where files of the object are here.
+    pub fn has_bytes(&self, object: ObjectId) -> bool {
+        let state = self.state();
+        state.files.get(&object).is_some_and(|f| f.file.is_some())
+    }
+
+    /// True where the object was asked for.
+    pub fn knows(&self, object: ObjectId) -> bool {
+        self.state().files.contains_key(&object)
     }
 
     /// Forgets an object and deletes its files. Its readers go on, from the store.
@@ -240,27 +282,33 @@ impl Cache {
         self.retire_if(object, |_| true);
     }
 
-    /// Like [`retire`](Self::retire), if `unwanted` still holds: between a caller's look and the lock on files an object may
-    /// have got a new life, or a download.
-    fn retire_if(&self, object: ObjectId, unwanted: impl FnOnce(&State) -> bool) {
+    /// The same, for whoever saw something of this life of the object: a later one is not meant.
+    fn retire_life(&self, object: ObjectId, number: u64) {
+        self.retire_if(object, |file| file.number == number);
+    }
+
+    /// The same, unless it `is_wanted` now; asked only where something is known of it.
+    pub fn retire_unless(&self, object: ObjectId, is_wanted: impl FnOnce() -> bool) {
+        if self.knows(object) {
+            self.retire_if(object, |_| !is_wanted());
+        }
+    }
+
+    /// The same, where `condition` holds now.
+    fn retire_if(&self, object: ObjectId, condition: impl FnOnce(&FileState) -> bool) {
         let _creating = lock(&self.0.creating);
         let retired = {
             let mut state = self.state();
-            if !unwanted(&state) {
-                return;
-            }
-            state.retire(object)
+            let open = !state.closed;
+            let meant = state.files.get(&object).is_some_and(condition);
+            meant
+                .then(|| state.retire(object))
+                .flatten()
+                .filter(|_| open)
         };
         self.0.changed.notify_all();
         if retired.is_some_and(|state| state.file.is_some()) {
             self.delete_files(object, true);
-        }
-    }
-
-    /// [Retires](Self::retire) an object of which something is known, unless it `is_wanted`.
-    pub fn retire_unless(&self, object: ObjectId, is_wanted: impl FnOnce() -> bool) {
-        if self.state().files.contains_key(&object) {
-            self.retire_if(object, |_| !is_wanted());
         }
     }
 
@@ -282,7 +330,7 @@ impl Cache {
     fn delete_files(&self, object: ObjectId, data_too: bool) {
         let (data, map) = file::paths(&self.0.dir, object);
         for path in data_too.then_some(data).iter().chain([&map]) {
-            match self.0.base.delete(path) {
+            match guarded(|| self.0.base.delete(path)) {
                 Err(error) if !error.is_not_found() => {
                     tracing::warn!(path = %path.display(), %error, "a file of the cache stays until the next open");
                 }

@@ -8,7 +8,7 @@ use lazurite_env::Result;
 use super::{
     Cache, MAX_FILE_BYTES, ObjectId,
     file::CacheFile,
-    flight::Cell,
+    flight::{Cell, Covering},
     geometry::{PAGE_BYTES, pages_of, runs, slices},
     heat::ChunkId,
     read::{Mode, Request},
@@ -28,6 +28,7 @@ pub(super) struct Piece {
     pub range: Range<u64>,
     /// Where the request's bytes begin.
     pub start: u64,
+    pub flight: u64,
     pub cell: Arc<Cell>,
 }
 
@@ -69,12 +70,12 @@ impl Piece {
 }
 
 impl Cache {
-    /// Cuts `wants` into pieces and notes the requests that are needed. `use_hit` may refuse resident pages.
+    /// Cuts `wants` into pieces and notes the requests that are needed. Where not `use_hits`, resident pages are absent.
     pub(super) fn plan(
         &self,
         request: &Request<'_>,
         wants: &[Range<u64>],
-        use_hit: impl Fn(u32, u64) -> bool,
+        use_hits: bool,
         plan: &mut Plan,
     ) {
         let fills = request.mode != Mode::Pass && self.is_active();
@@ -82,7 +83,7 @@ impl Cache {
         let mut guard = self.state();
         let state = &mut *guard;
         if fills && object.file.len < MAX_FILE_BYTES {
-            plan.number = state.file(object).number;
+            plan.number = state.touch(object);
         }
         plan.file = state
             .files
@@ -91,12 +92,14 @@ impl Cache {
         let mut absent: Vec<(usize, Range<u64>)> = Vec::new();
         for (i, want) in wants.iter().enumerate() {
             for (chunk, mask) in slices(pages_of(want)) {
+                let bytes = clip(&slice_pages(chunk, mask), want);
+                // Here in memory, ahead of its reader: read for the first time, whatever is stored of it meanwhile.
+                if let Some(kept) = state.flights.kept(object.id, &bytes) {
+                    plan.add_piece(wants, i, bytes, kept);
+                    continue;
+                }
                 let (born, resident) = state.resident(object.id, chunk);
-                let hits = if use_hit(chunk, born) {
-                    mask & resident
-                } else {
-                    0
-                };
+                let hits = if use_hits { mask & resident } else { 0 };
                 // Neighbours in one chunk that are read one after another are no second reading of it.
                 if request.mode == Mode::Use && hits != 0 && hits == mask {
                     let object = object.id;
@@ -122,7 +125,7 @@ impl Cache {
                 }
             }
         }
-        join_or_launch(state, object.id, wants, absent, fills, plan);
+        join_or_launch(state, object.id, wants, absent, plan);
     }
 }
 
@@ -146,19 +149,18 @@ fn join_or_launch(
     object: ObjectId,
     wants: &[Range<u64>],
     absent: Vec<(usize, Range<u64>)>,
-    fills: bool,
     plan: &mut Plan,
 ) {
     let mut to_ask: Vec<(usize, Range<u64>)> = Vec::new();
     for (want, range) in absent {
-        let parts = if fills && state.flights.any(object) {
+        let parts = if state.flights.any(object) {
             by_page(range)
         } else {
             vec![range]
         };
         for part in parts {
             match state.flights.covering(object, &part) {
-                Some((start, cell)) => plan.add_piece(wants, want, part, start, cell),
+                Some(flight) => plan.add_piece(wants, want, part, flight),
                 None => match to_ask.last_mut() {
                     Some((last, asked)) if *last == want && asked.end == part.start => {
                         asked.end = part.end;
@@ -173,7 +175,12 @@ fn join_or_launch(
     for (merged, served) in merge(&ranges) {
         let (flight, cell) = state.flights.add(object, merged.clone());
         for (want, range) in &to_ask[served] {
-            plan.add_piece(wants, *want, range.clone(), merged.start, cell.clone());
+            let covering = Covering {
+                id: flight,
+                start: merged.start,
+                cell: cell.clone(),
+            };
+            plan.add_piece(wants, *want, range.clone(), covering);
         }
         plan.launches.push(Launch {
             range: merged,
@@ -185,14 +192,8 @@ fn join_or_launch(
 
 impl Plan {
     /// Notes that a request brings `range`, of which the want may need only a part.
-    fn add_piece(
-        &mut self,
-        wants: &[Range<u64>],
-        want: usize,
-        range: Range<u64>,
-        start: u64,
-        cell: Arc<Cell>,
-    ) {
+    fn add_piece(&mut self, wants: &[Range<u64>], want: usize, range: Range<u64>, from: Covering) {
+        let Covering { id, start, cell } = from;
         let needed = &wants[want];
         let range = range.start.max(needed.start)..range.end.min(needed.end);
         if let Some((last, piece)) = self.pieces.last_mut()
@@ -203,13 +204,24 @@ impl Plan {
             piece.range.end = range.end;
             return;
         }
-        self.pieces.push((want, Piece { range, start, cell }));
+        let piece = Piece {
+            range,
+            start,
+            flight: id,
+            cell,
+        };
+        self.pieces.push((want, piece));
     }
 }
 
 /// The bytes of `pages` that lie in `within`.
 pub(super) fn clip(pages: &Range<u64>, within: &Range<u64>) -> Range<u64> {
     (pages.start * PAGE_BYTES).max(within.start)..(pages.end * PAGE_BYTES).min(within.end)
+}
+
+/// The pages from the first to the last bit of `mask`, which has no holes.
+fn slice_pages(chunk: u32, mask: u64) -> Range<u64> {
+    runs(chunk, mask).next().unwrap_or_default()
 }
 
 /// Cuts a range of whole pages, of which the last may be cut, into single ones.

@@ -25,6 +25,8 @@ const DROP_ATTEMPTS: u32 = 100;
 pub(crate) enum Mode {
     /// Uses it, fills it and heats it: a user's read.
     Use,
+    /// Fills it for a read that is to come.
+    Ahead,
     /// Takes what is there and leaves no trace: compaction, verification, whole-file reads.
     Pass,
     /// Drops what it has of the range, asks the store, and keeps what comes.
@@ -121,7 +123,9 @@ impl Cache {
             self.drop_pages(object.id, wants);
         }
         let mut plan = Plan::default();
-        self.plan(request, wants, |_, _| true, &mut plan);
+        // What could not be dropped is not believed all the same.
+        let believed = request.mode != Mode::Reread;
+        self.plan(request, wants, believed, &mut plan);
         self.launch(request, &mut plan);
         let mut begun: Vec<Begun> = wants
             .iter()
@@ -151,6 +155,35 @@ impl Cache {
         begun
     }
 
+    /// Asks the store for what is absent of `range`, before anybody reads it. What comes is kept in memory until
+    /// [`let_go`](Self::let_go) is called for each of the requests that this gives, also where it cannot be stored.
+    /// Does not block.
+    pub fn fetch_ahead(&self, request: &Request<'_>, range: Range<u64>) -> Vec<u64> {
+        let object = request.object.id;
+        let mut plan = Plan::default();
+        self.plan(request, &[range], true, &mut plan);
+        let mut flights: Vec<u64> = plan.pieces.iter().map(|(_, piece)| piece.flight).collect();
+        flights.sort_unstable();
+        flights.dedup();
+        {
+            // Before the requests begin, so that none of them ends before.
+            let mut state = self.state();
+            for flight in &flights {
+                state.flights.keep(object, *flight);
+            }
+        }
+        self.launch(request, &mut plan);
+        flights
+    }
+
+    /// Tells that nobody waits for a request of [`fetch_ahead`](Self::fetch_ahead) any more.
+    pub fn let_go(&self, object: ObjectId, flights: &[u64]) {
+        let mut state = self.state();
+        for flight in flights {
+            state.flights.let_go(object, *flight);
+        }
+    }
+
     fn count(&self, mode: Mode, begun: &[Begun]) {
         let counters = &self.0.counters;
         for read in begun {
@@ -174,7 +207,7 @@ impl Cache {
     /// Asks the store for `part` of a want whose resident pages turned out not to be there.
     fn fetch_instead(&self, request: &Request<'_>, want: usize, part: Range<u64>, plan: &mut Plan) {
         let mut again = Plan::default();
-        self.plan(request, &[part], |_, _| false, &mut again);
+        self.plan(request, &[part], false, &mut again);
         self.launch(request, &mut again);
         let pieces = again.pieces.into_iter();
         plan.pieces.extend(pieces.map(|(_, piece)| (want, piece)));
@@ -217,11 +250,13 @@ impl Cache {
             for (chunk, mask) in slices(pages) {
                 for _ in 0..DROP_ATTEMPTS {
                     let mut state = self.state();
-                    let number = state.files.get(&object).map(|file| file.number);
                     let (_, resident) = state.resident(object, chunk);
-                    let Some(number) = number.filter(|_| resident & mask != 0) else {
+                    // Of a sealed file nothing goes: it is about to be compared with the object's checksum.
+                    let file = state.files.get(&object).filter(|file| !file.sealed);
+                    let Some(file) = file.filter(|_| resident & mask != 0) else {
                         break;
                     };
+                    let number = file.number;
                     drop(state);
                     if self.vacate(object, number, chunk) {
                         break;

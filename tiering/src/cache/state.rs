@@ -1,13 +1,16 @@
 //! What the cache knows in memory: which pages are resident, what they take, and who is changing them. No I/O here.
 //!
 //! # Invariants
-//! * `used` is at least what the resident pages, the map blocks that hold their checksums and the map headers take on
-//!   the disk; it holds the reservations of those who are about to write, and the bytes of those who are about to punch
-//!   until they did.
+//! * `charged` is at least what the resident pages, the map blocks that hold their checksums and the map headers take on
+//!   the disk, with those of chunks that are being punched. `reserved` is what others may write beyond that.
 //! * A chunk is written by any number of threads (`writers`) or punched by one (`evicting`), never both. Of a file that
 //!   is `sealed` nothing is written or punched.
+//! * What a failed or distrusted write left makes its chunk `dirty`: nothing of it becomes resident any more, and whoever
+//!   is its last writer punches it.
 //! * A chunk is in the heat if it has resident pages, nobody evicts it, and its file is not held by a download.
 //! * A file that was retired is not in `files`: whoever still works on it finds its number gone, and leaves no trace.
+
+mod life;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,20 +22,34 @@ use super::{
     Object, ObjectId,
     file::CacheFile,
     flight::Flights,
-    geometry::{BLOCK_BYTES, chunks_in, disk_bytes, full, group_of, slices},
+    geometry::{BLOCK_BYTES, disk_bytes, group_of, slices},
     heat::{ChunkId, Heat},
 };
+
+/// An object is idle for long after so many reads for each that may be open: one that is read as often as the others is
+/// hardly ever.
+const IDLE_ROUNDS: u64 = 16;
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub budget: u64,
-    pub used: u64,
+    charged: u64,
+    /// Bytes that somebody may write yet: the sum of what every [`Room`](super::room::Room) holds.
+    pub reserved: u64,
+    /// Bytes that turned from reserved into charged, ever.
+    pub written: u64,
     /// Chunks that are being punched.
     pub evicting: usize,
+    /// What these take on the disk.
+    pub freeing: u64,
+    /// Nothing on the disk is punched or deleted any more: it may be another cache's.
+    pub closed: bool,
     pub files: HashMap<ObjectId, FileState>,
     pub heat: Heat,
     pub flights: Flights,
     next_number: u64,
+    /// Reads that could fill it, ever.
+    reads: u64,
 }
 
 #[derive(Debug)]
@@ -40,11 +57,13 @@ pub(crate) struct FileState {
     /// Tells this life of the object in the cache from earlier ones.
     pub number: u64,
     pub object: Arc<Object>,
+    /// When it was read, in reads.
+    read: u64,
     /// Open once anything was stored.
     pub file: Option<Arc<CacheFile>>,
     pub chunks: BTreeMap<u32, Chunk>,
     groups: HashMap<u32, Group>,
-    /// What it has in `used`, reservations apart.
+    /// What it has in the state's `charged`.
     charged: u64,
     /// A download has it: its chunks are not evicted.
     pub held: bool,
@@ -62,6 +81,8 @@ pub(crate) struct Chunk {
     pub born: u64,
     pub writers: u32,
     pub evicting: bool,
+    /// Something is on the disk that is not resident and must be punched.
+    pub dirty: bool,
 }
 
 /// The chunks whose checksums are in one block of the map.
@@ -80,7 +101,22 @@ pub(crate) struct Claim {
     pub needed: u64,
 }
 
+/// A chunk that is being punched, and what its pages take on the disk.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Vacating {
+    pub object: ObjectId,
+    pub number: u64,
+    pub chunk: u32,
+    takes: u64,
+}
+
 impl State {
+    /// What the cache takes of its budget.
+    pub fn used(&self) -> u64 {
+        self.charged + self.reserved
+    }
+
     /// The object's state; a new one where there is none.
     pub fn file(&mut self, object: &Arc<Object>) -> &mut FileState {
         let next = &mut self.next_number;
@@ -89,6 +125,7 @@ impl State {
             FileState {
                 number: *next,
                 object: object.clone(),
+                read: 0,
                 file: None,
                 chunks: BTreeMap::new(),
                 groups: HashMap::new(),
@@ -100,6 +137,30 @@ impl State {
         })
     }
 
+    /// Notes a read of the object; the number of its life.
+    pub fn touch(&mut self, object: &Arc<Object>) -> u64 {
+        self.reads += 1;
+        let now = self.reads;
+        let file = self.file(object);
+        file.read = now;
+        file.number
+    }
+
+    /// How many objects have their files open.
+    pub fn open_objects(&self) -> usize {
+        let files = self.files.values();
+        files.filter(|file| file.file.is_some()).count()
+    }
+
+    /// The idle object that was not read for longest, where that is long ago if all of `most` were read in turn.
+    pub fn long_idle(&self, most: usize) -> Option<ObjectId> {
+        let idle = self.files.values();
+        let idle = idle.filter(|file| file.file.is_some() && file.is_idle());
+        let oldest = idle.min_by_key(|file| file.read)?;
+        let long = IDLE_ROUNDS * most as u64;
+        (oldest.read + long < self.reads).then_some(oldest.object.id)
+    }
+
     /// The state of this life of the object, if that goes on.
     pub fn life(&mut self, object: ObjectId, number: u64) -> Option<&mut FileState> {
         self.files
@@ -107,14 +168,21 @@ impl State {
             .filter(|file| file.number == number)
     }
 
-    /// Charges the block that the map's header takes. It was reserved.
-    pub fn charge_header(&mut self, object: ObjectId, number: u64, file: Arc<CacheFile>) {
-        if let Some(state) = self.life(object, number) {
-            state.file = Some(file);
-            state.charged += BLOCK_BYTES;
-        } else {
-            self.used -= BLOCK_BYTES;
-        }
+    /// Charges the block that the map's header takes, which was reserved; what was charged.
+    pub fn charge_header(&mut self, object: ObjectId, number: u64, file: Arc<CacheFile>) -> u64 {
+        let Some(state) = self.life(object, number) else {
+            return 0;
+        };
+        state.file = Some(file);
+        state.charged += BLOCK_BYTES;
+        self.charge(BLOCK_BYTES);
+        BLOCK_BYTES
+    }
+
+    fn charge(&mut self, bytes: u64) {
+        self.charged += bytes;
+        self.reserved -= bytes;
+        self.written += bytes;
     }
 
     /// Takes those of `pages` to write that are absent and that nobody punches. `None` where there are none, or the file
@@ -138,7 +206,8 @@ impl State {
                 }
             });
             let absent = wanted & !chunk.bits;
-            if chunk.evicting || absent == 0 {
+            let spoilt = chunk.dirty && chunk.writers > 0;
+            if chunk.evicting || spoilt || absent == 0 {
                 continue;
             }
             chunk.writers += 1;
@@ -156,7 +225,7 @@ impl State {
     }
 
     /// Ends a claim. `written`: its pages are on the disk and become resident. Gives what of `claim.needed` was turned
-    /// into charges, and the chunks of which something may be on the disk that is not resident: they must be vacated.
+    /// into charges, and the chunks that must be vacated: something may be on the disk that is not resident.
     pub fn settle(&mut self, claim: &Claim, written: bool) -> (u64, Vec<u32>) {
         let (heat, files) = (&mut self.heat, &mut self.files);
         let Some(file) = files
@@ -171,8 +240,11 @@ impl State {
                 continue;
             };
             chunk.writers -= 1;
-            if !written {
-                dirty.push(at);
+            chunk.dirty |= !written;
+            if chunk.dirty {
+                if chunk.writers == 0 {
+                    dirty.push(at);
+                }
                 continue;
             }
             let old = disk_bytes(chunk.bits);
@@ -189,11 +261,13 @@ impl State {
             }
         }
         file.changing -= 1;
-        (file.charged - before, dirty)
+        let charged = file.charged - before;
+        self.charge(charged);
+        (charged, dirty)
     }
 
-    /// Gives a claim back of which nothing was written. Gives the chunks that are empty now and the last ones of a map block
-    /// that is on the disk: they must be vacated.
+    /// Gives a claim back of which nothing was written. Gives the chunks that must be vacated: the dirty ones, and those that
+    /// are empty now and the last ones of a map block that is on the disk.
     pub fn abandon(&mut self, claim: &Claim) -> Vec<u32> {
         let mut last = Vec::new();
         if let Some(file) = self.life(claim.object, claim.number) {
@@ -207,11 +281,11 @@ impl State {
                 continue;
             };
             chunk.writers -= 1;
-            if chunk.writers > 0 || chunk.bits != 0 {
+            if chunk.writers > 0 || (chunk.bits != 0 && !chunk.dirty) {
                 continue;
             }
             let group = file.groups.get(&group_of(at));
-            if group.is_some_and(|group| group.charged && group.chunks == 1) {
+            if chunk.dirty || group.is_some_and(|group| group.charged && group.chunks == 1) {
                 last.push(at);
             } else {
                 self.forget_chunk(claim.object, claim.number, at);
@@ -242,29 +316,35 @@ impl State {
             }
             state.chunks.insert(at, chunk);
         }
-        self.used += self.files[&id].charged;
+        self.charged += self.files[&id].charged;
         for &(chunk, bits) in resident {
             self.heat
                 .insert(ChunkId { object: id, chunk }, disk_bytes(bits), true);
         }
     }
 
-    /// Marks a chunk as being punched. `false` where somebody writes or punches it, or may not any more.
-    pub fn begin_vacate(&mut self, object: ObjectId, number: u64, at: u32) -> bool {
-        let Some(file) = self.life(object, number).filter(|file| !file.sealed) else {
-            return false;
-        };
-        let Some(chunk) = file.chunks.get_mut(&at) else {
-            return false;
-        };
+    /// Marks a chunk as being punched. `None` where somebody writes or punches it, or nobody may any more.
+    pub fn begin_vacate(&mut self, object: ObjectId, number: u64, at: u32) -> Option<Vacating> {
+        let closed = self.closed;
+        let file = self
+            .life(object, number)
+            .filter(|file| !file.sealed && !closed)?;
+        let chunk = file.chunks.get_mut(&at)?;
         if chunk.writers > 0 || chunk.evicting || file.file.is_none() {
-            return false;
+            return None;
         }
         chunk.evicting = true;
+        let takes = disk_bytes(chunk.bits);
         file.changing += 1;
         self.evicting += 1;
+        self.freeing += takes;
         self.heat.remove(&ChunkId { object, chunk: at });
-        true
+        Some(Vacating {
+            object,
+            number,
+            chunk: at,
+            takes,
+        })
     }
 
     /// True where the chunk is the last one of its map block.
@@ -292,19 +372,20 @@ impl State {
             }
         }
         file.charged -= freed;
-        self.used -= freed;
+        self.charged -= freed;
     }
 
     /// Ends what [`begin_vacate`](Self::begin_vacate) began.
-    pub fn end_vacate(&mut self, object: ObjectId, number: u64) {
+    pub fn end_vacate(&mut self, vacating: &Vacating) {
         self.evicting -= 1;
-        if let Some(file) = self.life(object, number) {
+        self.freeing -= vacating.takes;
+        if let Some(file) = self.life(vacating.object, vacating.number) {
             file.changing -= 1;
         }
     }
 
     /// The coldest chunks that together free `bytes`, marked as being punched.
-    pub fn pick(&mut self, bytes: u64) -> Vec<(ChunkId, u64)> {
+    pub fn pick(&mut self, bytes: u64) -> Vec<Vacating> {
         let (mut victims, mut busy, mut freed) = (Vec::new(), Vec::new(), 0);
         while freed < bytes {
             let Some(id) = self.heat.evict() else { break };
@@ -315,9 +396,9 @@ impl State {
             let Some(bits) = file.chunks.get(&id.chunk).map(|chunk| chunk.bits) else {
                 continue;
             };
-            if self.begin_vacate(id.object, number, id.chunk) {
-                freed += disk_bytes(bits);
-                victims.push((id, number));
+            if let Some(victim) = self.begin_vacate(id.object, number, id.chunk) {
+                freed += victim.takes;
+                victims.push(victim);
             } else {
                 busy.push((id, disk_bytes(bits)));
             }
@@ -328,21 +409,34 @@ impl State {
         victims
     }
 
-    /// Objects of which only the files are left.
-    pub fn empty_files(&self) -> Vec<ObjectId> {
-        let files = self.files.values().filter(|file| file.is_empty());
-        files.map(|file| file.object.id).collect()
+    /// An object of which only the files are left.
+    pub fn empty_file(&self) -> Option<ObjectId> {
+        let file = self.files.values().find(|file| file.is_empty())?;
+        Some(file.object.id)
     }
 
-    /// True where only the files of an object are left.
-    pub fn is_empty_file(&self, object: ObjectId) -> bool {
-        self.files.get(&object).is_some_and(FileState::is_empty)
+    /// True where so much can be punched and deleted, what others are at included. Of chunks that are being written too
+    /// much is hoped for.
+    pub fn can_free(&self, bytes: u64) -> bool {
+        let loose = self.files.values().filter(|file| !file.held);
+        self.heat.bytes() >= bytes || loose.map(|file| file.charged).sum::<u64>() >= bytes
+    }
+
+    /// True where a download has another object than this.
+    pub fn others_held(&self, object: ObjectId) -> bool {
+        let mut files = self.files.values();
+        files.any(|file| file.held && file.object.id != object)
+    }
+
+    /// True where downloads are at work.
+    pub fn any_held(&self) -> bool {
+        self.files.values().any(|file| file.held)
     }
 
     /// Forgets an object and what it is charged. The caller deletes its files.
     pub fn retire(&mut self, object: ObjectId) -> Option<FileState> {
         let file = self.files.remove(&object)?;
-        self.used -= file.charged;
+        self.charged -= file.charged;
         for &chunk in file.chunks.keys() {
             self.heat.remove(&ChunkId { object, chunk });
         }
@@ -368,55 +462,5 @@ impl State {
                 heat.insert(id, disk_bytes(chunk.bits), true);
             }
         }
-    }
-}
-
-impl FileState {
-    /// True where only the files are left, and nobody is at them.
-    fn is_empty(&self) -> bool {
-        self.chunks.is_empty() && self.charged > 0 && self.changing == 0 && !self.held
-    }
-
-    /// The pages that are absent, as runs in order.
-    pub fn missing(&self) -> Vec<Range<u64>> {
-        let len = self.object.file.len;
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for at in 0..chunks_in(len) as u32 {
-            let resident = self
-                .chunks
-                .get(&at)
-                .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
-            for run in super::geometry::runs(at, full(at, len) & !resident) {
-                match missing.last_mut() {
-                    Some(last) if last.end == run.start => last.end = run.end,
-                    _ => missing.push(run),
-                }
-            }
-        }
-        missing
-    }
-
-    /// What the file takes when it is whole, beyond what it is charged now.
-    pub fn bytes_to_whole(&self) -> u64 {
-        let len = self.object.file.len;
-        let chunks = chunks_in(len) as u32;
-        let groups = if chunks == 0 {
-            0
-        } else {
-            u64::from(group_of(chunks - 1)) + 1
-        };
-        let whole: u64 = (0..chunks).map(|at| disk_bytes(full(at, len))).sum();
-        (whole + groups * BLOCK_BYTES + BLOCK_BYTES).saturating_sub(self.charged)
-    }
-
-    /// Bytes of the resident pages.
-    pub fn resident_bytes(&self) -> u64 {
-        let missing = self.missing();
-        let len = self.object.file.len;
-        let bytes = |run: &Range<u64>| {
-            (run.end * super::geometry::PAGE_BYTES).min(len)
-                - run.start * super::geometry::PAGE_BYTES
-        };
-        len - missing.iter().map(bytes).sum::<u64>()
     }
 }

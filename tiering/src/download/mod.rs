@@ -1,21 +1,26 @@
 //! [`Downloader`]: brings remote table files to the local disk behind the reads.
 //!
-//! A few threads take files, lowest level first, then by name, and [transfer](transfer) each. They block on the local
+//! A few threads take files, the hottest first where that is [known](Downloader::set_heat), then by level, then by name,
+//! and [transfer](transfer) each. They block on the local
 //! disk, so they are threads of their own; only their requests run on the I/O runtime.
 //!
 //! # What becomes of a failure
 //! * Temporary (the store is away): the thread waits, longer each time, and tries the same file again, for ever.
 //! * No space: likewise, but it waits longest at once. The file goes on being read remotely.
+//! * No space while other files are under way that may give it back: it waits for one of them to end. No failure.
 //! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
 //!   until [`Downloader::start`] is called again.
 //!
 //! What came of a file stays in the [cache](crate::cache) until it is promoted, also over a restart.
 
+mod meter;
+mod pace;
 mod state;
 mod stream;
 mod transfer;
 
 use std::{
+    collections::HashMap,
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -27,7 +32,7 @@ use lazurite_env::{Error, ErrorKind, Result};
 
 use crate::{catalog::Entry, sync::lock, union::Core};
 pub use state::DownloadProgress;
-use state::Shared;
+use state::{Mark, Shared};
 use transfer::{Outcome, transfer};
 
 /// How many times a file is tried whose failure is not temporary.
@@ -36,14 +41,20 @@ const ATTEMPTS: u32 = 3;
 /// The longest wait between two attempts, as a multiple of the first.
 const MAX_BACKOFF: u32 = 128;
 
+/// How long a file waits for others to give their room back before it looks again, as a multiple of the first wait.
+const ROOM_BACKOFF: u32 = 8;
+
 /// How the background download behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DownloadOptions {
-    /// Files that are downloaded at once, a thread each. Defaults to 4; at least 1.
+    /// Files that are downloaded at once, a thread each. Defaults to 8, so that the link is busy while some are verified and
+    /// synced; at least 1.
     pub parallel_files: usize,
-    /// Bytes per request, rounded up to 1 KiB. Defaults to 4 MiB; at least 1.
+    /// Bytes per request, rounded up to 1 KiB. Larger ones hold reads up for longer, smaller ones cost more requests.
+    /// Defaults to 1 MiB; at least 1.
     pub chunk_bytes: usize,
-    /// Requests under way per file. Defaults to 2; at least 1. Memory is at most the product of these three.
+    /// Requests per file that are begun and not yet stored; how many of them are sent at once is decided by what the link
+    /// holds. Defaults to 4; at least 1. Memory is at most the product of these three.
     pub parallel_chunks: usize,
     /// The wait after the first temporary failure. It doubles with each further one, up to 128 times; a full disk waits
     /// that longest. Defaults to 250 ms, so up to 32 s.
@@ -53,9 +64,9 @@ pub struct DownloadOptions {
 impl Default for DownloadOptions {
     fn default() -> Self {
         DownloadOptions {
-            parallel_files: 4,
-            chunk_bytes: 4 << 20,
-            parallel_chunks: 2,
+            parallel_files: 8,
+            chunk_bytes: 1 << 20,
+            parallel_chunks: 4,
             first_backoff: Duration::from_millis(250),
         }
     }
@@ -112,13 +123,15 @@ impl Downloader {
         threads.retain(|thread| !thread.is_finished());
         let waiting = self.shared.enqueue(self.core.catalog.remote_entries());
         let wanted = waiting.min(self.options.parallel_files.max(1));
+        // A start from here on ends the delay, also where its thread does not run yet.
+        let mark = self.shared.mark();
         while self.shared.workers() < wanted {
             let (core, shared, options) = (self.core.clone(), self.shared.clone(), self.options);
             // Counted before it runs, so that nobody sees a download without workers.
             self.shared.hire();
             let thread = std::thread::Builder::new()
                 .name("lazurite-download".into())
-                .spawn(move || work(&core, &shared, &options, delay));
+                .spawn(move || work(&core, &shared, &options, delay, mark));
             match thread {
                 Ok(thread) => threads.push(thread),
                 Err(e) => {
@@ -130,7 +143,13 @@ impl Downloader {
         Ok(())
     }
 
-    /// Makes the threads rest after the chunk that they are at. Requests on their way are kept.
+    /// Tells how hot files are, by name, in any unit: the hottest come first, those that are not named last. What was told
+    /// before is forgotten.
+    pub fn set_heat(&self, heat: HashMap<String, u64>) {
+        self.shared.set_heat(heat);
+    }
+
+    /// Makes the threads rest after the chunk that they are at. Requests on their way are kept, none is sent.
     pub fn pause(&self) {
         self.shared.set_paused(true);
     }
@@ -196,9 +215,9 @@ impl Drop for Downloader {
 }
 
 /// The life of a download thread.
-fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration) {
+fn work(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, delay: Duration, mark: Mark) {
     // Where it must end at once, `next` says so.
-    shared.sleep(delay);
+    shared.sleep(delay, mark);
     while let Some(entry) = shared.next() {
         // An Env of the user's may panic; the file must not stay under way for ever.
         let bring = AssertUnwindSafe(|| bring(core, shared, options, &entry));
@@ -210,14 +229,21 @@ fn work(core: &Core, shared: &Shared, options: &DownloadOptions, delay: Duration
 }
 
 /// Transfers one file, again and again where that may help, and records what became of it.
-fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry) {
+fn bring(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, entry: &Entry) {
     let file = entry.file();
     let span =
         tracing::info_span!("promotion", name = entry.name(), key = %file.key, len = file.len);
     let _in_span = span.enter();
     let (mut refusals, mut waits) = (0, 0u32);
     loop {
+        let mark = shared.mark();
         let error = match transfer(core, shared, options, entry) {
+            Ok(Outcome::Crowded) => {
+                if shared.wait_for_room(options.first_backoff * ROOM_BACKOFF, mark) {
+                    continue;
+                }
+                return shared.finished(entry, Outcome::Abandoned);
+            }
             Ok(outcome) => {
                 if outcome == Outcome::Promoted {
                     tracing::debug!("promoted");
@@ -237,7 +263,7 @@ fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry)
             tracing::warn!(%error, "download waits and tries again");
         }
         if full {
-            shared.no_space(error);
+            shared.no_space(entry, error);
         }
         let factor = if full {
             MAX_BACKOFF
@@ -245,11 +271,8 @@ fn bring(core: &Core, shared: &Shared, options: &DownloadOptions, entry: &Entry)
             (1 << waits.min(7)).min(MAX_BACKOFF)
         };
         waits += 1;
-        if !shared.sleep(jittered(
-            options.first_backoff * factor,
-            entry.name(),
-            waits,
-        )) {
+        let wait = jittered(options.first_backoff * factor, entry.name(), waits);
+        if !shared.sleep(wait, mark) {
             return shared.finished(entry, Outcome::Abandoned);
         }
     }

@@ -3,7 +3,8 @@
 //! One mutex, never held across I/O, and one condition variable that is notified at every change.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,11 @@ use std::{
 
 use lazurite_env::{Error, ErrorKind, Result};
 
-use super::transfer::Outcome;
+use super::{
+    meter::{Meter, eta},
+    pace::Pace,
+    transfer::Outcome,
+};
 use crate::{catalog::Entry, sync::lock};
 
 /// How far a download is, since the last restore. Files count from when the download first saw them as remote; files
@@ -28,6 +33,10 @@ pub struct DownloadProgress {
     pub bytes_total: u64,
     /// Bytes on the local disk: those of files promoted, and of unfinished ones that are under way now.
     pub bytes_done: u64,
+    /// Bytes that come in a second: an average over the last seconds in which it was not paused. 0 before any came.
+    pub bytes_per_second: u64,
+    /// How long the rest takes at this rate. `None` while that cannot be told: paused, or nothing has come of late.
+    pub eta: Option<Duration>,
     /// True between `pause` and `resume`.
     pub paused: bool,
     /// Files that were given up, by name, and why. They are read remotely on.
@@ -41,12 +50,14 @@ pub(super) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     parts: AtomicU64,
+    pace: Arc<Pace>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By level, then by name.
-    queue: BTreeMap<(u8, String), Arc<Entry>>,
+    /// By heat, then by level, then by name.
+    queue: BTreeMap<(Reverse<u64>, u8, String), Arc<Entry>>,
+    heat: HashMap<String, u64>,
     active: HashSet<String>,
     workers: usize,
     stopped: bool,
@@ -54,12 +65,34 @@ struct State {
     stops: u64,
     /// How many times it was started: sleepers notice it.
     starts: u64,
+    /// How many times a file ended, or went to sleep: who waits for its room notices it.
+    ends: u64,
     /// Bytes of the files in `progress.failed`.
     failed_bytes: u64,
+    /// Whose error is `progress.no_space`.
+    no_space_of: String,
+    /// Measures since the first thread was hired.
+    meter: Meter,
     progress: DownloadProgress,
 }
 
+/// A moment in the life of a download: what happened since does not let a thread sleep.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    starts: u64,
+    ends: u64,
+}
+
 impl Shared {
+    pub fn pace(&self) -> &Arc<Pace> {
+        &self.pace
+    }
+
+    /// The store brought bytes.
+    pub fn came(&self, bytes: u64) {
+        lock(&self.state).meter.add(Instant::now(), bytes);
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut lock(&self.state));
         self.changed.notify_all();
@@ -74,7 +107,11 @@ impl Shared {
 
     /// Counts one more thread, which must call [`next`](Self::next) until that gives `None`.
     pub fn hire(&self) {
-        lock(&self.state).workers += 1;
+        let mut state = lock(&self.state);
+        if state.workers == 0 {
+            state.meter.go_on(Instant::now());
+        }
+        state.workers += 1;
     }
 
     /// Takes back a [`hire`](Self::hire) whose thread does not run.
@@ -101,7 +138,8 @@ impl Shared {
                     continue;
                 }
                 let len = entry.file().len;
-                let at = (entry.facts.level, name.to_owned());
+                let heat = state.heat.get(name).copied().unwrap_or_default();
+                let at = (Reverse(heat), entry.facts.level, name.to_owned());
                 if state.queue.insert(at, entry).is_none() {
                     state.progress.files_total += 1;
                     state.progress.bytes_total += len;
@@ -139,13 +177,10 @@ impl Shared {
 
     pub fn finished(&self, entry: &Entry, outcome: Outcome) {
         self.change(|state| {
-            state.active.remove(entry.name());
+            state.end(entry);
             match outcome {
-                Outcome::Promoted => {
-                    state.progress.files_done += 1;
-                    state.progress.no_space = None;
-                }
-                Outcome::Abandoned => {
+                Outcome::Promoted => state.progress.files_done += 1,
+                Outcome::Abandoned | Outcome::Crowded => {
                     state.progress.files_total -= 1;
                     state.progress.bytes_total -= entry.file().len;
                 }
@@ -155,7 +190,7 @@ impl Shared {
 
     pub fn failed(&self, entry: &Entry, error: Error) {
         self.change(|state| {
-            state.active.remove(entry.name());
+            state.end(entry);
             state.progress.failed.push((entry.name().to_owned(), error));
             state.failed_bytes += entry.file().len;
         });
@@ -172,8 +207,11 @@ impl Shared {
         });
     }
 
-    pub fn no_space(&self, error: Error) {
-        self.change(|state| state.progress.no_space = Some(error));
+    pub fn no_space(&self, entry: &Entry, error: Error) {
+        self.change(|state| {
+            state.no_space_of = entry.name().to_owned();
+            state.progress.no_space = Some(error);
+        });
     }
 
     /// Begins a new count, as the catalog is another one. Nothing is queued or under way.
@@ -192,8 +230,25 @@ impl Shared {
         self.parts.fetch_add(1, Ordering::Relaxed)
     }
 
+    pub fn set_heat(&self, heat: HashMap<String, u64>) {
+        // Nobody waits for this one. Those that wait in the queue move to their new places.
+        let mut state = lock(&self.state);
+        state.heat = heat;
+        let queued = std::mem::take(&mut state.queue);
+        for ((_, level, name), entry) in queued {
+            let heat = state.heat.get(&name).copied().unwrap_or_default();
+            state.queue.insert((Reverse(heat), level, name), entry);
+        }
+    }
+
     pub fn set_paused(&self, paused: bool) {
-        self.change(|state| state.progress.paused = paused);
+        self.change(|state| {
+            state.progress.paused = paused;
+            if !paused {
+                state.meter.go_on(Instant::now());
+            }
+        });
+        self.pace.set_paused(paused);
     }
 
     /// Stopping also forgets the queue.
@@ -227,19 +282,43 @@ impl Shared {
         !state.stopped
     }
 
-    /// Ends every sleep.
+    /// Ends every sleep. Files that wait for space are tried again, so that what is said of it is new.
     pub fn wake(&self) {
-        self.change(|state| state.starts += 1);
+        self.change(|state| {
+            state.starts += 1;
+            state.progress.no_space = None;
+        });
     }
 
-    /// Waits, less where the download is started again; false, at once, where the thread must end.
-    pub fn sleep(&self, duration: Duration) -> bool {
+    /// This moment.
+    pub fn mark(&self) -> Mark {
+        let state = lock(&self.state);
+        Mark {
+            starts: state.starts,
+            ends: state.ends,
+        }
+    }
+
+    /// Waits, less where the download was started again since `mark`; false, at once, where the thread must end. The
+    /// room that its file had is others' meanwhile.
+    pub fn sleep(&self, duration: Duration, mark: Mark) -> bool {
+        self.change(|state| state.ends += 1);
+        self.wait_until(duration, |state| state.starts != mark.starts)
+    }
+
+    /// The same for a file that waits for room: less, too, where another has ended since.
+    pub fn wait_for_room(&self, duration: Duration, mark: Mark) -> bool {
+        self.wait_until(duration, |state| {
+            state.starts != mark.starts || state.ends != mark.ends
+        })
+    }
+
+    fn wait_until(&self, duration: Duration, condition: impl Fn(&State) -> bool) -> bool {
         let until = Instant::now() + duration;
         let mut state = lock(&self.state);
-        let starts = state.starts;
         while !state.stopped {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.starts != starts {
+            if left.is_zero() || condition(&state) {
                 return true;
             }
             let woken = self.changed.wait_timeout(state, left);
@@ -258,7 +337,17 @@ impl Shared {
     }
 
     pub fn progress(&self) -> DownloadProgress {
-        lock(&self.state).progress.clone()
+        let state = lock(&self.state);
+        let mut progress = state.progress.clone();
+        progress.bytes_per_second = state.meter.rate(Instant::now()) as u64;
+        if !progress.paused {
+            let left = progress.bytes_total.saturating_sub(progress.bytes_done);
+            progress.eta = eta(
+                left - state.failed_bytes.min(left),
+                progress.bytes_per_second,
+            );
+        }
+        progress
     }
 
     /// Blocks until no thread works any more; an error where something failed for good, or it was stopped more often
@@ -286,5 +375,32 @@ impl Shared {
             }
             state = self.wait(state);
         }
+    }
+}
+
+impl State {
+    /// `entry` is not under way any more.
+    fn end(&mut self, entry: &Entry) {
+        self.active.remove(entry.name());
+        self.ends += 1;
+        if self.no_space_of == entry.name() {
+            self.progress.no_space = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_since_the_mark_ends_a_sleep() {
+        let (shared, hour) = (Shared::default(), Duration::from_secs(3600));
+        let mark = shared.mark();
+        shared.wake();
+        assert!(shared.sleep(hour, mark));
+        // To sleep is to give room back.
+        assert!(shared.wait_for_room(hour, Mark { starts: 1, ends: 0 }));
+        assert!(shared.wait_for_room(Duration::ZERO, shared.mark()));
     }
 }

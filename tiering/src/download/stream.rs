@@ -1,7 +1,10 @@
-//! The transfer on an Env without sparse files: ranged GETs from front to back into `<name>.<n>.part`, verified, synced,
+//! The transfer past the cache: ranged GETs from front to back into `<name>.<n>.part`, verified as it is written, synced,
 //! renamed. One that ends half way begins anew.
+//!
+//! Two kinds of files come this way: all of them on an Env without sparse files; and those that one request brings whole,
+//! of which the cache has nothing. There is nothing to resume of these, so neither a map nor a second look is worth its time.
 
-use std::{collections::VecDeque, path::Path};
+use std::{collections::VecDeque, path::Path, sync::Arc};
 
 use lazurite_env::{Error, ErrorKind, Result, WritableFile};
 
@@ -17,10 +20,37 @@ use crate::{
     union::Core,
 };
 
+/// True where one request brings all of a file that is not in memory, and the cache has nothing of it.
+pub(super) fn is_quicker(
+    core: &Core,
+    options: &DownloadOptions,
+    entry: &Entry,
+    object: &Object,
+) -> bool {
+    let body = match entry.facts.tail {
+        Some(tail) if entry.tail().is_some() => tail.offset,
+        _ => entry.file().len,
+    };
+    body <= options.chunk_bytes as u64 && !core.cache.has_bytes(object.id)
+}
+
+/// [`transfer`] of a file that the cache makes room for, as for all that comes to the disk.
+pub(super) fn transfer_small(
+    core: &Core,
+    shared: &Arc<Shared>,
+    options: &DownloadOptions,
+    entry: &Entry,
+) -> Result<Outcome> {
+    let Some(_room) = core.cache.room_for(entry.file().len)? else {
+        return Ok(Outcome::Crowded);
+    };
+    transfer(core, shared, options, entry)
+}
+
 /// Brings `entry` here and promotes it. Blocks. Leaves no `.part` file behind unless even deleting that fails.
 pub(super) fn transfer(
     core: &Core,
-    shared: &Shared,
+    shared: &Arc<Shared>,
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
@@ -36,10 +66,11 @@ pub(super) fn transfer(
     };
     let result = transfer.write(&part).and_then(|outcome| match outcome {
         Outcome::Promoted => promote(core, entry, |path| core.base.rename(&part, path)),
-        Outcome::Abandoned => Ok(Outcome::Abandoned),
+        outcome => Ok(outcome),
     });
-    if !matches!(result, Ok(Outcome::Promoted)) {
-        shared.take_bytes(transfer.written);
+    if matches!(result, Ok(Outcome::Promoted)) {
+        transfer.written = 0;
+    } else {
         // Where this fails too, the next open removes it.
         let _ = core.base.delete(&part);
     }
@@ -48,11 +79,17 @@ pub(super) fn transfer(
 
 struct Transfer<'a> {
     core: &'a Core,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     options: &'a DownloadOptions,
     entry: &'a Entry,
     /// Bytes counted as done.
     written: u64,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.shared.take_bytes(self.written);
+    }
 }
 
 impl Transfer<'_> {
@@ -76,7 +113,8 @@ impl Transfer<'_> {
                 let end = requested
                     .saturating_add(self.options.chunk_bytes.max(1) as u64)
                     .min(body_end);
-                window.push_back(Chunk::request(self.core, &object, requested..end));
+                let range = requested..end;
+                window.push_back(Chunk::request(self.core, self.shared, &object, range));
                 requested = end;
             }
             let Some(chunk) = window.pop_front() else {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use lazurite_env::{EnvExt, Error, ErrorKind, Result, remote::Key};
+use lazurite_env::{Error, ErrorKind, Result, remote::Key};
 
 use super::{DownloadOptions, state::Shared, stream};
 use crate::{
@@ -32,8 +32,12 @@ use crate::{
 /// How often a thread that waits for the network looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
-/// Missing ranges are asked for together where what lies between them is at most this part of a request.
-const GAP_SHARE: u64 = 64;
+/// Missing ranges are asked for together where what lies between them is at most this part of a request, and no more than
+/// [`GAP_BYTES`].
+const GAP_SHARE: u64 = 16;
+
+/// See [`GAP_SHARE`].
+const GAP_BYTES: u64 = 64 << 10;
 
 /// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
 /// whole is verified, and readers may drop some while others come.
@@ -46,19 +50,47 @@ pub(super) enum Outcome {
     Promoted,
     /// It was deleted meanwhile, or the download was stopped.
     Abandoned,
+    /// Other downloads have the room that it needs.
+    Crowded,
 }
 
 /// Brings `entry` here and promotes it. Blocks.
 pub(super) fn transfer(
     core: &Core,
-    shared: &Shared,
+    shared: &Arc<Shared>,
+    options: &DownloadOptions,
+    entry: &Entry,
+) -> Result<Outcome> {
+    let result = if entry.residency() == Residency::Remote {
+        transfer_remote(core, shared, options, entry)
+    } else {
+        Ok(Outcome::Abandoned)
+    };
+    let residency = entry.residency();
+    if residency == Residency::Gone || matches!(result, Ok(Outcome::Promoted)) {
+        // Deleted before its file was there to go with it; or readers began to keep some of it again before it was local.
+        core.uncache(entry.file());
+    }
+    match result {
+        Err(_) if residency != Residency::Remote => Ok(Outcome::Abandoned),
+        result => result,
+    }
+}
+
+fn transfer_remote(
+    core: &Core,
+    shared: &Arc<Shared>,
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
     let _admitted = core.admit(entry)?;
     let object = Object::new(entry.file());
+    if stream::is_quicker(core, options, entry, &object) {
+        return stream::transfer_small(core, shared, options, entry);
+    }
     let hold = match core.cache.hold(&object) {
-        Ok(hold) => hold,
+        Ok(Some(hold)) => hold,
+        Ok(None) => return Ok(Outcome::Crowded),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             return stream::transfer(core, shared, options, entry);
         }
@@ -70,53 +102,48 @@ pub(super) fn transfer(
         options,
         entry,
         object: &object,
-        hold: &hold,
+        hold,
         counted: 0,
     };
     let result = transfer.run();
-    let counted = transfer.counted;
-    if let Err(error) = &result
-        && error.kind() == ErrorKind::NoSpace
-    {
+    match &result {
+        // These bytes stay.
+        Ok(Outcome::Promoted) => transfer.counted = 0,
         // Others may finish with what it had.
-        hold.discard();
-    }
-    match result {
-        // Of what readers began to keep again before the file was local.
-        Ok(Outcome::Promoted) => core.uncache(entry.file()),
-        _ => shared.take_bytes(counted),
-    }
-    if entry.residency() == Residency::Gone {
-        // Deleted before its file was there to go with it.
-        core.uncache(entry.file());
+        Err(error) if error.kind() == ErrorKind::NoSpace => transfer.hold.discard(),
+        _ => {}
     }
     result
 }
 
 struct Transfer<'a> {
     core: &'a Core,
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     options: &'a DownloadOptions,
     entry: &'a Entry,
     object: &'a Arc<Object>,
-    hold: &'a Hold,
+    hold: Hold,
     /// Bytes counted as done.
     counted: u64,
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.shared.take_bytes(self.counted);
+    }
 }
 
 impl Transfer<'_> {
     fn run(&mut self) -> Result<Outcome> {
         for _ in 0..PASSES {
+            self.hold.check()?;
             self.recount();
             if !self.hold.is_whole() && self.fill()? == Outcome::Abandoned {
                 return Ok(Outcome::Abandoned);
             }
             if self.hold.is_whole() && self.hold.seal()? {
-                return self.promote();
+                return promote(self.core, self.entry, |path| self.hold.promote(path));
             }
-        }
-        if self.entry.residency() != Residency::Remote {
-            return Ok(Outcome::Abandoned);
         }
         Err(Error::new(
             ErrorKind::Io,
@@ -124,16 +151,6 @@ impl Transfer<'_> {
             self.hold.data_path(),
             "what is written to this file is not read back: check the disk",
         ))
-    }
-
-    fn promote(&self) -> Result<Outcome> {
-        let data = self.hold.data_path();
-        let promoted = promote(self.core, self.entry, |path| self.hold.rename_to(path));
-        if promoted.is_err() && !matches!(self.core.base.exists(&data), Ok(true)) {
-            // The rename may have been carried out all the same.
-            self.hold.discard();
-        }
-        promoted
     }
 
     /// Sets what is counted as done to what is there.
@@ -159,7 +176,8 @@ impl Transfer<'_> {
             while window.len() < self.options.parallel_chunks.max(1)
                 && let Some(range) = asks.next()
             {
-                window.push_back((range.start, Chunk::request(self.core, self.object, range)));
+                let chunk = Chunk::request(self.core, self.shared, self.object, range.clone());
+                window.push_back((range.start, chunk));
             }
             let Some((start, chunk)) = window.pop_front() else {
                 break;
@@ -185,12 +203,13 @@ impl Transfer<'_> {
         Ok(Outcome::Promoted)
     }
 
-    fn store(&self, start: u64, bytes: &Bytes) -> Result<()> {
+    fn store(&mut self, start: u64, bytes: &Bytes) -> Result<()> {
         let root = &self.core.layout.root;
         let keep = self.core.cache.min_free_bytes();
         let needed = keep.saturating_add(bytes.len() as u64);
         let free = self.core.base.free_space(root)?;
-        if free < needed {
+        // Where others took what was reserved, the cache gives way.
+        if free < needed && !self.core.cache.keep_promises() {
             return Err(Error::new(
                 ErrorKind::NoSpace,
                 "download",
@@ -200,11 +219,7 @@ impl Transfer<'_> {
                 ),
             ));
         }
-        match self.hold.store(start, bytes) {
-            // Deleted meanwhile, which is seen before the next request.
-            Err(_) if self.entry.residency() != Residency::Remote => Ok(()),
-            stored => stored,
-        }
+        self.hold.store(start, bytes)
     }
 
     /// The ranges to ask for, in order: what is missing before `end`, near ranges together, cut to requests.
@@ -212,10 +227,11 @@ impl Transfer<'_> {
         let most = (self.options.chunk_bytes as u64)
             .max(1)
             .next_multiple_of(PAGE_BYTES);
+        let gap = (most / GAP_SHARE).min(GAP_BYTES);
         let mut joined: Vec<Range<u64>> = Vec::new();
         for range in self.hold.missing(end) {
             match joined.last_mut() {
-                Some(last) if range.start - last.end <= most / GAP_SHARE => last.end = range.end,
+                Some(last) if range.start - last.end <= gap => last.end = range.end,
                 _ => joined.push(range),
             }
         }
@@ -237,7 +253,7 @@ fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
     joined.freeze()
 }
 
-/// Has `rename` give the verified file its name, unless the entry was deleted meanwhile.
+/// Gives the verified file its name, by `rename`, unless the entry was deleted meanwhile.
 pub(super) fn promote(
     core: &Core,
     entry: &Entry,
@@ -249,10 +265,9 @@ pub(super) fn promote(
         if entry.residency() != Residency::Remote {
             return Ok(Outcome::Abandoned);
         }
-        let path = core.layout.db.join(entry.name());
         // What it took of the cache's room is the tables' before it is free.
         let _landing = core.land(entry);
-        rename(&path)?;
+        rename(&core.layout.db.join(entry.name()))?;
         core.catalog.set_residency(entry, Residency::Local);
     }
     entry.set_stored();
@@ -271,16 +286,30 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub fn request(core: &Core, object: &Arc<Object>, range: Range<u64>) -> Chunk {
+    /// Asks for a range as soon as the budget and the pace let it.
+    pub fn request(
+        core: &Core,
+        shared: &Arc<Shared>,
+        object: &Arc<Object>,
+        range: Range<u64>,
+    ) -> Chunk {
         let (sender, receiver) = mpsc::sync_channel(1);
         let (store, counters) = (core.store.clone(), core.counters.clone());
+        let (budget, shared) = (core.budget.clone(), shared.clone());
         let object = object.clone();
         let task = core.runtime.spawn(async move {
+            let admitted = shared.pace().admit(range.end - range.start).await;
+            // In turn too: whoever is admitted waits for the budget first.
+            budget.take(range.end - range.start).await;
+            let admitted = admitted.sent_now();
             Counters::add(&counters.download_requests, 1);
             let result = get_exact(&*store, &object, range).await;
             if let Ok(bytes) = &result {
                 Counters::add(&counters.download_bytes, bytes.len() as u64);
+                admitted.arrived(counters.bytes_in());
+                shared.came(bytes.len() as u64);
             }
+            drop(admitted);
             // The thread that asked may have given up.
             let _ = sender.send(result);
         });

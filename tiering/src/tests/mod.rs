@@ -1,8 +1,10 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
+mod ahead;
 mod cache;
 mod cache_crash;
 mod cache_disk;
+mod cache_limits;
 mod cache_measure;
 mod cache_model;
 mod cache_stress;
@@ -10,6 +12,7 @@ mod crash;
 mod demote;
 mod download;
 mod names;
+mod observed;
 mod reads;
 mod restore;
 
@@ -126,6 +129,7 @@ impl World {
                 min_free_bytes: 0,
                 ..CacheOptions::default()
             },
+            transfer_bytes_per_second: None,
         }
     }
 

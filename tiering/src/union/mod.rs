@@ -38,11 +38,14 @@ use lazurite_env::{
 };
 
 use crate::{
-    CacheOptions, CatalogEntry, DownloadOptions, Downloader, RemoteFile, TierStats,
+    CacheOptions, CatalogEntry, DownloadOptions, Downloader, ReadAhead, RemoteFile, ScanPlan,
+    TierStats, TransferBudget,
+    ahead::Scans,
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
     disk::Disk,
     layout::{Layout, is_table_name},
+    reads::{ReadObserver, ReadStats},
     stats::Counters,
     sync::lock,
     tails,
@@ -67,6 +70,8 @@ pub struct UnionOptions {
     pub download: DownloadOptions,
     /// What is kept on the local disk of files that are not local.
     pub cache: CacheOptions,
+    /// What downloads may take of the link, and whoever else takes of it: see [`UnionEnv::transfer_budget`].
+    pub transfer_bytes_per_second: Option<u64>,
 }
 
 /// What reads, names and downloads share. Handles and download threads hold it, never the [`UnionEnv`] itself, so
@@ -79,6 +84,8 @@ pub(crate) struct Core {
     pub catalog: Catalog,
     pub cache: Cache,
     pub counters: Arc<Counters>,
+    pub budget: Arc<TransferBudget>,
+    pub scans: Scans,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
     pub disk: Disk,
@@ -126,6 +133,7 @@ impl UnionEnv {
             runtime,
             download,
             cache,
+            transfer_bytes_per_second,
         } = options;
         let layout = Layout::new(&root);
         for dir in [&layout.db, &layout.tails, &layout.cache, &layout.download] {
@@ -171,6 +179,7 @@ impl UnionEnv {
 
         let counters = Arc::new(Counters::default());
         let disk = Disk::new(cache.disk_budget_bytes, cache.budget_bytes);
+        let budget = Arc::new(TransferBudget::new(transfer_bytes_per_second));
         let cache = Cache::open(
             Parts {
                 base: base.clone(),
@@ -178,6 +187,7 @@ impl UnionEnv {
                 store: store.clone(),
                 runtime: runtime.clone(),
                 counters: counters.clone(),
+                budget: budget.clone(),
                 options: cache,
             },
             &wanted,
@@ -190,13 +200,15 @@ impl UnionEnv {
             store,
             runtime,
             counters,
+            budget,
+            scans: Scans::default(),
             naming: Mutex::new(()),
             disk,
             open_files: OnceLock::new(),
             loaded: SystemTime::now(),
         });
         core.cap_cache();
-        core.start_keeper()?;
+        core.start_keeper().inspect_err(|_| core.cache.close())?;
         Ok(Arc::new(UnionEnv {
             downloader: Downloader::new(core.clone(), download),
             core,
@@ -276,6 +288,17 @@ impl UnionEnv {
             local_files: (self.core.catalog.len() as u64).saturating_sub(remote_files),
             ..self.core.counters.read()
         }
+    }
+
+    /// Reads of files that were remote when they were opened, by what served them and what they were for: a row for each
+    /// pair, those without a read included.
+    pub fn read_stats(&self) -> Vec<ReadStats> {
+        self.core.counters.reads.stats().collect()
+    }
+
+    /// Tells `observer` how long readers wait for bytes from the store, from now on. The first observer stays.
+    pub fn observe_reads(&self, observer: ReadObserver) {
+        self.core.counters.reads.observe(observer);
     }
 
     /// The remote objects that may still be read through this union: they must not be deleted from the store.
@@ -383,6 +406,23 @@ impl UnionEnv {
     /// about to end the process and wants it warm.
     pub fn flush_cache(&self) {
         self.core.cache.flush();
+    }
+
+    /// The bytes per second that the download may take. Whoever uploads is to take from it too.
+    pub fn transfer_budget(&self) -> &Arc<TransferBudget> {
+        &self.core.budget
+    }
+
+    /// Fetches remote bytes ahead of an iterator that reads as `plan` says, for as long as the result lives. A plan that is
+    /// wrong costs bytes, never more than the iterator has read.
+    pub fn read_ahead(&self, plan: ScanPlan) -> ReadAhead {
+        ReadAhead::begin(self.core.clone(), plan)
+    }
+
+    /// Bytes asked for ahead of readers that have not passed them.
+    #[cfg(test)]
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.core.kept_bytes()
     }
 
     /// The background download of remote files.

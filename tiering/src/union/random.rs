@@ -8,12 +8,13 @@
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use lazurite_env::{PendingRead, RandomFile, RangeRead, ReadHint, Result};
+use lazurite_env::{Activity, PendingRead, RandomFile, RangeRead, ReadHint, Result};
 
 use super::Core;
 use crate::{
     cache::{Begun, Mode, Object, Request, Tail},
     catalog::{Entry, Residency},
+    reads::ReadTier,
     stats::Counters,
 };
 
@@ -109,27 +110,55 @@ impl TableFile {
             // It went while the cache took it in again.
             self.core.uncache(self.entry.file());
         }
+        if hint.activity == Activity::Iterate
+            && let (Some(first), Some(last)) = (wants.first(), wants.last())
+        {
+            let name = self.entry.name();
+            let bytes = last.end - first.start;
+            self.core.iterator_read(name, last.end, bytes);
+        }
         begun
     }
 
-    fn count_tail_read(&self) {
-        Counters::add(&self.core.counters.tail_reads, 1);
+    fn count_tail_read(&self, bytes: usize, activity: Activity) {
+        let counters = &self.core.counters;
+        Counters::add(&counters.tail_reads, 1);
+        counters.reads.count(ReadTier::Tail, activity, bytes as u64);
+    }
+
+    fn count_local(&self, bytes: usize, activity: Activity) {
+        let reads = &self.core.counters.reads;
+        reads.count(ReadTier::Local, activity, bytes as u64);
+    }
+
+    /// Counts a read of `bytes` that was begun, and says what serves it.
+    fn count_begun(&self, begun: &Begun, bytes: usize, activity: Activity) -> ReadTier {
+        let tier = match begun.is_local() {
+            true => ReadTier::Chunk,
+            false => ReadTier::Remote,
+        };
+        let reads = &self.core.counters.reads;
+        reads.count(tier, activity, bytes as u64);
+        tier
     }
 }
 
 impl RandomFile for TableFile {
     fn read_at(&self, offset: u64, buf: &mut [u8], hint: ReadHint) -> Result<usize> {
         if let Some(local) = self.local() {
+            self.count_local(buf.len(), hint.activity);
             return local.read_at(offset, buf, hint);
         }
         let Parts { remote, tail } = self.parts(offset, buf.len());
         let filled = (remote.end - remote.start) as usize;
         buf[filled..filled + tail.len()].copy_from_slice(&tail);
         if remote.is_empty() {
-            self.count_tail_read();
+            self.count_tail_read(tail.len(), hint.activity);
         }
         for begun in self.begin(&not_empty(remote), hint) {
-            begun.copy_into(&mut buf[..filled])?;
+            let tier = self.count_begun(&begun, filled + tail.len(), hint.activity);
+            let reads = &self.core.counters.reads;
+            reads.waiting(tier, hint.activity, || begun.copy_into(&mut buf[..filled]))?;
         }
         Ok(filled + tail.len())
     }
@@ -137,6 +166,9 @@ impl RandomFile for TableFile {
     /// All requests are under way at once; near ranges share one.
     fn read_many(&self, reads: &mut [RangeRead<'_>], hint: ReadHint) {
         if let Some(local) = self.local() {
+            for read in &*reads {
+                self.count_local(read.buf.len(), hint.activity);
+            }
             return local.read_many(reads, hint);
         }
         let mut wanted = Vec::new();
@@ -147,7 +179,7 @@ impl RandomFile for TableFile {
             // Where a request is needed too, this is what comes of it if it succeeds.
             read.result = Ok(at + tail.len());
             if remote.is_empty() {
-                self.count_tail_read();
+                self.count_tail_read(tail.len(), hint.activity);
             } else {
                 wanted.push((remote, i));
             }
@@ -157,7 +189,11 @@ impl RandomFile for TableFile {
         let begun = self.begin(&ranges, hint).into_iter();
         for ((begun, range), i) in begun.zip(&ranges).zip(indices) {
             let len = (range.end - range.start) as usize;
-            if let Err(error) = begun.copy_into(&mut reads[i].buf[..len]) {
+            let asked = *reads[i].result.as_ref().unwrap_or(&len);
+            let tier = self.count_begun(&begun, asked, hint.activity);
+            let read = &self.core.counters.reads;
+            let wait = || begun.copy_into(&mut reads[i].buf[..len]);
+            if let Err(error) = read.waiting(tier, hint.activity, wait) {
                 reads[i].result = Err(error);
             }
         }
@@ -165,17 +201,23 @@ impl RandomFile for TableFile {
 
     fn start_read(&self, offset: u64, len: usize, hint: ReadHint) -> PendingRead {
         if let Some(local) = self.local() {
+            self.count_local(len, hint.activity);
             return local.start_read(offset, len, hint);
         }
         let Parts { remote, tail } = self.parts(offset, len);
         if remote.is_empty() {
-            self.count_tail_read();
+            self.count_tail_read(tail.len(), hint.activity);
         }
+        let asked = (remote.end - remote.start) as usize + tail.len();
         let Some(begun) = self.begin(&not_empty(remote), hint).pop() else {
             return PendingRead::ready(Ok(tail));
         };
+        let tier = self.count_begun(&begun, asked, hint.activity);
+        let core = self.core.clone();
         let finish = move || {
-            let bytes = begun.into_bytes()?;
+            let reads = &core.counters.reads;
+            // Only what the reader waits counts: it asks before it needs the bytes.
+            let bytes = reads.waiting(tier, hint.activity, || begun.into_bytes())?;
             if tail.is_empty() {
                 return Ok(bytes);
             }

@@ -4,7 +4,6 @@
 //! All of them read the same keys, through the same engine, of the same snapshot, over the same simulated link, with the
 //! same small block cache.
 
-mod trace;
 mod whole_file;
 
 use std::{
@@ -22,12 +21,12 @@ use lazurite_env::{
     remote::{CountingStore, Key, RemoteStore, RequestCounts},
 };
 use serde::Serialize;
-use trace::Distribution;
 use whole_file::{Guards, Policy, WholeFileStore};
 
 use super::{
     reads::{percentile, read_one},
     shape::{self, Shape},
+    trace::Distribution,
 };
 use crate::{
     error::{Error, Result},

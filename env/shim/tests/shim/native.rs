@@ -1,6 +1,7 @@
 //! Local files: all of RocksDB works, and no byte goes through Rust.
 
-use lazurite_env::{Env, PosixEnv};
+use lazurite_env::{Activity, Env, PosixEnv};
+use lazurite_env_rocksdb::RocksEnv;
 
 use crate::support::{HookEnv, check, fill, open, options, wrap};
 
@@ -70,4 +71,46 @@ fn no_byte_of_a_local_file_goes_through_rust() {
     db.flush().unwrap();
     db.compact_range(None::<&[u8]>, None::<&[u8]>);
     check(&db, 0..5_000);
+}
+
+#[test]
+fn local_reads_are_counted_by_what_they_are_for() {
+    counted_by_activity(&wrap(PosixEnv));
+    let env = wrap(PosixEnv);
+    env.local_files().keep_releasable();
+    counted_by_activity(&env);
+}
+
+fn counted_by_activity(env: &RocksEnv) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(env);
+    let of = |activity| {
+        let all = env.local_reads_by_activity();
+        all.into_iter().find(|(a, _)| *a == activity).unwrap().1
+    };
+    let db = open(&options, dir.path()).unwrap();
+    fill(&db, 0..2_000);
+    db.flush().unwrap();
+    assert_eq!(of(Activity::Get).reads, 0);
+    for i in 0..200 {
+        db.get(crate::support::key(i)).unwrap().unwrap();
+    }
+    let gets = of(Activity::Get);
+    assert!(gets.reads >= 200, "{gets:?}");
+    assert!(gets.bytes > gets.reads * 100, "{gets:?}");
+    // One in 64, by threads that made others before.
+    assert!((3..=5).contains(&gets.sampled), "{gets:?}");
+    assert!(gets.sampled_nanos > 0, "{gets:?}");
+    assert_eq!(of(Activity::Iterate).reads, 0);
+    assert_eq!(db.iterator(rocksdb::IteratorMode::Start).count(), 2_000);
+    assert!(of(Activity::Iterate).reads > 0);
+    assert_eq!(of(Activity::Get), gets);
+    fill(&db, 0..2_000);
+    db.flush().unwrap();
+    assert_eq!(of(Activity::Compaction).reads, 0);
+    db.compact_range(None::<&[u8]>, None::<&[u8]>);
+    assert!(of(Activity::Compaction).reads > 0);
+    let all = env.local_reads_by_activity();
+    let sum: u64 = all.iter().map(|(_, local)| local.reads).sum();
+    assert_eq!(sum, env.local_reads());
 }

@@ -229,7 +229,7 @@ pub struct Remote {
     pub bytes: Vec<u8>,
     pub is_local: AtomicBool,
     pub reads: AtomicU64,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 #[derive(Debug)]

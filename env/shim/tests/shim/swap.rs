@@ -17,8 +17,8 @@ use crate::support::{Remote, TieredEnv, check, fill, key, open, options, value, 
 
 const KEYS: u32 = 5_000;
 
-/// A database whose SSTs are all remote.
-fn remote_database(dir: &Path, direct: bool) -> (RocksEnv, DB, Vec<Arc<Remote>>) {
+/// A database whose SSTs are all remote, and whether they can be let go once they are here.
+fn remote_database(dir: &Path, direct: bool, releasable: bool) -> (RocksEnv, DB, Vec<Arc<Remote>>) {
     {
         let env = wrap(PosixEnv);
         let db = open(&options(&env), dir).unwrap();
@@ -28,6 +28,9 @@ fn remote_database(dir: &Path, direct: bool) -> (RocksEnv, DB, Vec<Arc<Remote>>)
     let tiered = TieredEnv::default();
     let files = tiered.demote_all(dir);
     let env = rocksdb_env(Arc::new(tiered)).unwrap();
+    if releasable {
+        env.local_files().keep_releasable();
+    }
     let mut options = options(&env);
     options.set_use_direct_reads(direct);
     let db = open(&options, dir).unwrap();
@@ -68,9 +71,9 @@ fn wait_for(count: &AtomicU64, more: u64) {
 
 #[test]
 fn readers_move_to_the_local_file() {
-    for direct in [false, true] {
+    for (direct, releasable) in [(false, false), (true, false), (false, true), (true, true)] {
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (env, db, files) = remote_database(dir.path(), direct);
+        let (env, db, files) = remote_database(dir.path(), direct, releasable);
         let done = AtomicBool::new(false);
         assert_eq!(env.local_reads(), 0);
         read_until(&db, &done, |count| {
@@ -91,13 +94,16 @@ fn readers_move_to_the_local_file() {
             "a read after the swap reached Rust"
         );
         assert!(env.local_reads() > local);
+        // Without being asked nobody keeps a list of what is open.
+        let path = &files[0].path;
+        assert_eq!(env.local_files().idle(path).is_some(), releasable);
     }
 }
 
 #[test]
 fn a_local_file_that_cannot_be_it_is_not_read() {
     let dir = tempfile::tempdir().unwrap();
-    let (env, db, files) = remote_database(dir.path(), false);
+    let (env, db, files) = remote_database(dir.path(), false, false);
     for file in &files {
         // Shorter than it should be.
         file.promote(&file.bytes[1..]);

@@ -16,6 +16,9 @@
 mod names;
 mod parts;
 mod requests;
+#[cfg(all(test, feature = "services-s3"))]
+mod tests;
+mod transport;
 mod upload;
 
 use std::{fmt, ops::Range, sync::Arc};

@@ -6,16 +6,21 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use opendal::{
     EntryMode, Operator,
-    layers::{ConcurrentLimitLayer, RetryLayer, TimeoutLayer},
+    layers::{ConcurrentLimitLayer, TimeoutLayer},
     options::{ListOptions, ReadOptions, WriteOptions},
 };
 
 use crate::{Error, ErrorKind, IoRuntime, Result};
 
-use super::{names::NameRange, parts::PartPlan, upload::Upload};
+use super::{
+    names::NameRange,
+    parts::PartPlan,
+    transport::{Permits, UploadRequests},
+    upload::Upload,
+};
 use crate::remote::{
-    CommitPrimitive, Key, Listed, RemoteOptions, error::from_opendal, full_path, retry::Retry,
-    sort_key, too_short,
+    CommitPrimitive, Key, Listed, RemoteOptions, error::at_open, error::from_opendal, full_path,
+    retries, retry::Retry, sort_key, too_short,
 };
 
 /// What is done on the store's runtime.
@@ -24,7 +29,7 @@ pub(super) struct Requests {
     pub(super) base: String,
     /// For everything that is one request; retried here, by `retry`.
     pub(super) operator: Operator,
-    /// For uploads in parts, each of which OpenDAL's layer retries.
+    /// For uploads in parts, which are many requests, each retried by its layer.
     uploads: Operator,
     retry: Retry,
     pub(super) commit: CommitPrimitive,
@@ -44,21 +49,22 @@ impl Requests {
         let timeout = TimeoutLayer::new()
             .with_timeout(options.request_timeout)
             .with_io_timeout(options.request_timeout);
-        let retries = Retry::new(options);
-        // The timeout is inside, so that each try has its own; the limit is outside, so that waiting is not timed.
-        let retry_parts = RetryLayer::new()
-            .with_max_times(retries.times())
-            .with_min_delay(options.retry_min_delay)
-            .with_max_delay(options.retry_max_delay)
-            .with_jitter()
-            .with_notify(note_retry);
-        let limit = ConcurrentLimitLayer::new(options.max_concurrent_requests);
+        let retry = Retry::new(options);
+        let permits = Permits::new(options.max_concurrent_requests);
+        let upload_requests = UploadRequests {
+            permits: permits.clone(),
+            timeout: options.request_timeout,
+            retry: retry.clone(),
+            scheme: retries::scheme(&uri).to_owned(),
+        };
+        // The timeout is inside, so that waiting for a permit is not timed.
+        let limit = ConcurrentLimitLayer::with_semaphore(permits);
         Requests {
             uri,
             base,
-            operator: bare.clone().layer(timeout.clone()).layer(limit.clone()),
-            uploads: bare.layer(timeout).layer(retry_parts).layer(limit),
-            retry: retries,
+            operator: bare.clone().layer(timeout).layer(limit),
+            uploads: bare.layer(upload_requests),
+            retry,
             commit,
             plan: PartPlan {
                 first_bytes: options.upload_part_bytes as u64,
@@ -77,7 +83,7 @@ impl Requests {
                 };
                 match first.await {
                     Ok(_) => Ok(()),
-                    Err(e) => match from_opendal("open", self.uri.clone(), &e) {
+                    Err(e) => match at_open(self.uri.clone(), &e) {
                         e if self.is_missing_prefix(&e) => Ok(()),
                         e if e.is_not_found() && e.message().is_empty() => Err(Error::new(
                             e.kind(),
@@ -285,9 +291,4 @@ impl Requests {
             })
             .await
     }
-}
-
-/// Replaces the layer's own notice, which would log the error with the request in it.
-fn note_retry(event: opendal::layers::RetryEvent<'_>) {
-    tracing::debug!(operation = ?event.op, attempt = event.attempt, "a part of an upload is sent again");
 }

@@ -4,6 +4,8 @@
 //! that carry it on and not by the callers that may give them up: a write whose caller has gone ends, and what fails or is
 //! dropped without an end is aborted, if need be later, when the store answers again. What remains is left by a process
 //! that dies, and by a store whose answer to the begin of an upload was lost: nobody knows its number then.
+//!
+//! A step that failed is not tried again here: each request was, by [`transport`](super::transport).
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -32,6 +34,7 @@ pub(super) struct Upload {
 struct Sending {
     /// `None` once the upload has ended, by a failure too.
     writer: Option<opendal::Writer>,
+    path: String,
     plan: PartPlan,
     /// The next part's number, and what it holds so far.
     part: u32,
@@ -50,6 +53,7 @@ impl Upload {
         Upload {
             sending: Arc::new(Mutex::new(Sending {
                 writer: Some(writer),
+                path: path.clone(),
                 plan,
                 part: 0,
                 gathered: Vec::new(),
@@ -137,7 +141,7 @@ impl Sending {
                 return match writer.abort().await {
                     Ok(()) => Ok(()),
                     Err(e) => {
-                        tokio::spawn(clean_up(writer));
+                        tokio::spawn(clean_up(writer, self.path.clone()));
                         Err(e.into())
                     }
                 };
@@ -147,7 +151,7 @@ impl Sending {
             Ok(Goes::On) => self.writer = Some(writer),
             Ok(Goes::Ended) => {}
             // Parts that were sent cost space, but nobody waits for their removal.
-            Err(_) => drop(tokio::spawn(clean_up(writer))),
+            Err(_) => drop(tokio::spawn(clean_up(writer, self.path.clone()))),
         }
         taken.map(|_| ())
     }
@@ -190,21 +194,22 @@ impl Sending {
 }
 
 /// Aborts an upload that failed, as soon as the store answers again.
-async fn clean_up(mut writer: opendal::Writer) {
+async fn clean_up(mut writer: opendal::Writer, path: String) {
     let mut pause = CLEAN_UP_PAUSE_MIN;
-    while let Err(e) = writer.abort().await {
-        if e.kind() == opendal::ErrorKind::NotFound {
-            return; // it was completed or aborted before
-        }
-        if pause > CLEAN_UP_PAUSE_MAX {
-            tracing::warn!(
-                "parts of an unfinished upload stay in the store, for its own clean-up to remove"
-            );
-            return;
+    let error = loop {
+        match writer.abort().await {
+            Ok(()) => return,
+            // It was completed or aborted before.
+            Err(e) if e.kind() == opendal::ErrorKind::NotFound => return,
+            Err(e) if e.kind() == opendal::ErrorKind::PermissionDenied => break e,
+            Err(e) if pause > CLEAN_UP_PAUSE_MAX => break e,
+            Err(_) => {}
         }
         tokio::time::sleep(pause).await;
         pause *= 2;
-    }
+    };
+    let error = from_opendal("abort", path, &error);
+    tracing::warn!(%error, "parts of an unfinished upload stay in the store, for its own clean-up to remove");
 }
 
 /// What a step leaves behind.

@@ -318,3 +318,21 @@ fn a_log_does_not_go_on_over_a_snapshot_that_was_under_way_when_it_began() {
     assert_eq!(world.ids(), [2]);
     assert!(world.verify(2).is_empty());
 }
+
+#[test]
+fn a_snapshot_that_is_committed_during_a_look_is_found() {
+    let world = World::new();
+    let backend = world.builder().open().unwrap();
+    fill(&backend.value_state(&COUNTS).unwrap(), 0..200, 1, 100);
+    snapshot(&backend);
+    drop(backend);
+    world.lose_disk();
+    let plan = FaultPlan::new();
+    let store = FaultStore::new(Arc::new(world.store.clone()), plan.clone());
+    // It was not there yet when it was read, and was when it was listed.
+    plan.set_filter(|op| op == Op::Get, "_metadata");
+    plan.fail_nth(0, ErrorKind::NotFound);
+    let backend = world.builder_over(Arc::new(store)).open().unwrap();
+    assert_eq!(plan.injected(), 1);
+    assert_eq!(backend.restored().map(|report| report.snapshot_id), Some(1));
+}

@@ -1,6 +1,6 @@
 //! Which keys are read: the same for every policy.
 
-use super::super::shape::Noise;
+use super::shape::Noise;
 
 /// How often each key is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
