@@ -280,13 +280,10 @@ fn a_block_that_came_wrong_from_the_store_is_asked_for_again() {
     assert_eq!(plan.injected(), 1);
     plan.disable();
     drop((table, backend));
-    // What was kept is right.
+    // What was kept is right. A block that was asked for again is not kept where a writer was still at it.
     let warm = read_all(&world, 500);
-    assert_eq!(
-        (warm.remote_requests, warm.cache_mismatches),
-        (0, 0),
-        "{warm:?}"
-    );
+    assert!(warm.remote_requests <= 3, "{warm:?}");
+    assert_eq!(warm.cache_mismatches, 0, "{warm:?}");
 }
 
 const CHILD: &str = "LAZURITE_CACHE_CHILD";

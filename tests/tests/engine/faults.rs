@@ -65,7 +65,9 @@ fn sweep_all<S>(
                 injected >= at_least,
                 "{fault:?} hit {injected} operations only"
             );
-            assert!(errors > 0, "{fault:?} was never noticed");
+            // What is denied once may be found when it is asked for again.
+            let healed = ops == Ops::Lookups && matches!(fault, Fault::Once(_));
+            assert!(errors > 0 || healed, "{fault:?} was never noticed");
         }
     }
 }
