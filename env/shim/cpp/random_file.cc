@@ -168,13 +168,13 @@ std::optional<RustRandomFile::Native> RustRandomFile::Here(uint8_t activity, uin
   return Native{std::move(inside), file};
 }
 
-template <typename Read>
+template <typename Make>
 IOStatus RustRandomFile::Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes,
-                                 Read&& read) const {
+                                 Make&& make) const {
   if (native.inside) {
-    return native.inside->Make(bytes, std::forward<Read>(read));
+    return native.inside->Make(bytes, std::forward<Make>(make));
   }
-  return files_->reads.Count(activity, n, bytes, std::forward<Read>(read));
+  return files_->reads.Count(activity, n, bytes, std::forward<Make>(make));
 }
 
 bool RustRandomFile::TryOpenHere() const noexcept {

@@ -155,8 +155,8 @@ class RustRandomFile final : public FSRandomAccessFile {
   // For what is no read.
   std::optional<Native> Here() const noexcept { return Here(0, 0); }
   // Makes `n` reads of `bytes` in all, on the local disk, and counts them.
-  template <typename Read>
-  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Read&& read) const;
+  template <typename Make>
+  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Make&& make) const;
   bool TryOpenHere() const noexcept;
   void Publish(std::unique_ptr<FSRandomAccessFile> opened) const noexcept;
   void Used(const IOOptions& options) const noexcept;
