@@ -16,6 +16,8 @@ pub(crate) struct Layout {
     pub root: PathBuf,
     pub db: PathBuf,
     pub catalog: PathBuf,
+    /// Where a write of the catalog is while it is under way: see [`EnvExt::write_atomic`](lazurite_env::EnvExt::write_atomic).
+    pub catalog_temp: PathBuf,
     pub tails: PathBuf,
     pub cache: PathBuf,
     pub download: PathBuf,
@@ -27,6 +29,7 @@ impl Layout {
             root: root.to_owned(),
             db: root.join("db"),
             catalog: root.join("CATALOG"),
+            catalog_temp: root.join("CATALOG.tmp"),
             tails: root.join("tails"),
             cache: root.join("cache"),
             download: root.join("download"),

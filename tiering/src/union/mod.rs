@@ -139,6 +139,8 @@ impl UnionEnv {
         for dir in [&layout.db, &layout.tails, &layout.cache, &layout.download] {
             base.create_dir_all(dir)?;
         }
+        // Of a write that a crash cut short; where it stays, the next one replaces it.
+        let _ = base.delete(&layout.catalog_temp);
         let decoded = Catalog::load(&*base, &layout.catalog)?;
         let Decoded {
             tails: bundle,
@@ -225,6 +227,7 @@ impl UnionEnv {
         let first = [
             (layout.db.join("CURRENT"), &layout.db),
             (layout.catalog, &layout.root),
+            (layout.catalog_temp, &layout.root),
         ];
         for (path, dir) in first {
             match base.delete(&path) {
