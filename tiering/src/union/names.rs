@@ -9,7 +9,10 @@
 //! never names an object for a name under which a crash may bring other bytes back. RocksDB does none of this to table
 //! files, except to delete them, so the syncs cost nothing.
 //!
-//! A rename that fails may have cost the entry that it was to replace; RocksDB renames no table over another.
+//! A local table that is renamed has both names on the disk until the catalog, saved, names the new one: a crash leaves
+//! one of them that is catalogued, and perhaps the other, for RocksDB to delete.
+//!
+//! A rename that fails may have cost what it was to replace; RocksDB renames no table over another.
 //!
 //! Where a step on the local file fails, or may fail later, its entry is remote meanwhile: the object is right in any
 //! case, and a local file that nothing counts on does no harm.
@@ -96,16 +99,21 @@ impl Core {
         self.forget(new)?;
         let _moving = lock(&entry.moving);
         let residency = entry.residency();
-        if residency == Residency::Local {
-            self.distrust(&entry);
-            self.base.rename(from, to)?;
-        } else if self.base.exists(to)? {
+        if self.base.exists(to)? {
             self.base.delete(to)?;
+        }
+        if residency == Residency::Local {
+            // The old name keeps the bytes until the catalog has let go of it: a crash never has them come again.
+            self.base.link(from, to)?;
         }
         self.base.sync_dir(&self.layout.db)?;
         self.catalog.remove(old);
         self.catalog.insert(self.renamed(&entry, new), residency);
         tails::remove_own(&*self.base, &self.layout.tails, &entry.facts);
+        if residency == Residency::Local {
+            self.catalog.save()?;
+            self.base.delete(from)?;
+        }
         Ok(())
     }
 
