@@ -2,9 +2,9 @@
 //! away under its own name.
 //!
 //! # Crash story
-//! Stored pages stay stored when a hold ends, by whatever way, so the next one goes on from there. The bytes are synced
-//! before the rename, and the map goes after it: a crash in between leaves a map without data, which the next open
-//! removes. The rename is made while nothing can be created or deleted, and only of the very file that was sealed: a
+//! Stored pages stay stored when a hold ends, by whatever way, so the next one goes on from there; those of an earlier
+//! process are compared first. The bytes are synced before the rename, and the map goes after it: a crash in between leaves
+//! a map without data, which the next open removes. The rename is made while nothing can be created or deleted, and only of the very file that was sealed: a
 //! later life of the object has another one behind the same name, with holes.
 
 use std::{
@@ -179,6 +179,37 @@ impl Hold {
         let mut state = self.cache().state();
         let life = state.life(self.object().id, self.mark.number);
         life.map_or(0, |file| file.resident_bytes())
+    }
+
+    /// Makes chunks missing of which a page is not the one that an earlier process stored, as a power cut or a kill in the
+    /// middle of an eviction leaves it. [`seal`](Self::seal) finds them too, but then what came for their other pages
+    /// meanwhile would go with them, and come twice.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn drop_bad(&self) -> Result<()> {
+        let (cache, object) = (self.cache(), self.object().id);
+        let old: Vec<(u32, u64)> = {
+            let mut state = cache.state();
+            match state.life(object, self.mark.number) {
+                Some(file) if file.is_old => {
+                    file.is_old = false;
+                    let chunks = file.chunks.iter();
+                    chunks.map(|(at, chunk)| (*at, chunk.bits)).collect()
+                }
+                _ => return Ok(()),
+            }
+        };
+        for (chunk, bits) in old {
+            for pages in runs(chunk, bits) {
+                if self.opened.file.read(pages)?.is_none() {
+                    Counters::add(&cache.0.counters.cache_mismatches, 1);
+                    cache.vacate(object, self.mark.number, chunk);
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Stores the pages of `bytes`, which begin at `start`, at a page, and end at one or at the end of the file.

@@ -65,6 +65,8 @@ pub(crate) struct FileState {
     groups: HashMap<u32, Group>,
     /// What it has in the state's `charged`.
     charged: u64,
+    /// An earlier process stored some of it, and nobody has looked yet what of that is good.
+    pub is_old: bool,
     /// A download has it: its chunks are not evicted.
     pub held: bool,
     /// Nothing of it changes any more.
@@ -130,6 +132,7 @@ impl State {
                 chunks: BTreeMap::new(),
                 groups: HashMap::new(),
                 charged: 0,
+                is_old: false,
                 held: false,
                 sealed: false,
                 changing: 0,
@@ -302,6 +305,7 @@ impl State {
         let state = self.file(object);
         state.file = Some(file);
         state.charged = BLOCK_BYTES;
+        state.is_old = true;
         for &(at, bits) in resident {
             let chunk = Chunk {
                 bits,

@@ -135,6 +135,7 @@ impl Drop for Transfer<'_> {
 
 impl Transfer<'_> {
     fn run(&mut self) -> Result<Outcome> {
+        self.hold.drop_bad()?;
         for _ in 0..PASSES {
             self.hold.check()?;
             self.recount();
