@@ -1,9 +1,11 @@
 //! The chunk cache as its users see it: what reads cost and what they leave.
 
-use lazurite_env::{Activity, Effect, FaultEnv, FaultPlan, Op, RangeRead};
+use std::collections::BTreeSet;
+
+use lazurite_env::{Activity, Effect, EnvExt, FaultEnv, FaultPlan, Op, RangeRead};
 
 use super::*;
-use crate::TierStats;
+use crate::{TierStats, cache::Object};
 
 pub(super) const PAGE: u64 = 1024;
 pub(super) const CHUNK: u64 = 64 * 1024;
@@ -43,6 +45,48 @@ pub(super) fn allocated(base: &dyn Env) -> u64 {
         file.allocated().unwrap()
     });
     files.sum()
+}
+
+/// The pages of an object of which the cache has a checksum.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    pub good: BTreeSet<u64>,
+    /// Their bytes do not match it.
+    pub bad: BTreeSet<u64>,
+}
+
+/// What the cache on `disk` keeps of an object, told by the format alone. Nothing where its files are not whole.
+pub(super) fn kept(disk: &dyn Env, file: &RemoteFile) -> Kept {
+    let id = Object::new(file).id;
+    let read = |end: &str| {
+        let path = cache_dir().join(format!("{id}.{end}"));
+        let is_one = disk.stat(&path).is_ok_and(|stat| stat.links == 1);
+        let bytes = is_one.then(|| disk.read_to_vec(&path, 1 << 20).unwrap());
+        bytes.unwrap_or_default()
+    };
+    let (data, map) = (read("data"), read("map"));
+    let mut kept = Kept::default();
+    let whole = 4096 + 8 * file.len.div_ceil(PAGE);
+    if data.len() as u64 != file.len || map.len() as u64 != whole {
+        return kept;
+    }
+    let (header, entries) = map.split_at(4096);
+    let zeros = header.iter().rev().take_while(|byte| **byte == 0).count();
+    let header = &header[..header.len() - zeros];
+    if crate::framed::decode("lazurite-chunk-map", 1, "", header).is_err() {
+        return kept;
+    }
+    let pages = data.chunks(PAGE as usize).zip(entries.as_chunks::<8>().0);
+    for (page, (bytes, entry)) in (0..).zip(pages) {
+        let seed = id.0 as u64 ^ u64::wrapping_mul(page, 0x9e37_79b9_7f4a_7c15);
+        let sum = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed).max(1);
+        if u64::from_le_bytes(*entry) == sum {
+            kept.good.insert(page);
+        } else if *entry != [0; 8] {
+            kept.bad.insert(page);
+        }
+    }
+    kept
 }
 
 /// The ranges that the store was asked for since the last call: begin and end, sorted.

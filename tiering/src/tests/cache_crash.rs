@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use lazurite_env::{Effect, EnvExt, ErrorKind, FaultEnv, FaultPlan};
+use lazurite_env::{Effect, ErrorKind, FaultEnv, FaultPlan};
 
 use super::{cache::*, *};
 
@@ -78,33 +78,9 @@ impl Machine {
         let _ = union.sync_dir(union.db_dir());
     }
 
-    /// The pages of the object in the cache on `disk` that hold its bytes, by its map and by what is there.
+    /// The pages of the object in the cache on `disk` that hold its bytes.
     fn kept(&self, disk: &MemEnv, number: u64) -> BTreeSet<u64> {
-        let bytes = self.bytes(number);
-        let seed = number - 11;
-        let mut kept = BTreeSet::new();
-        for map in cache_names(disk) {
-            let Some(stem) = map.strip_suffix(".map") else {
-                continue;
-            };
-            let data = cache_dir().join(format!("{stem}.data"));
-            let map = disk.read_to_vec(&cache_dir().join(&map), 1 << 20).unwrap();
-            let is_it = format!("\"key\":\"{}\"", key(seed));
-            if !String::from_utf8_lossy(&map[..map.len().min(4096)]).contains(&is_it) {
-                continue;
-            }
-            let Ok(data) = disk.read_to_vec(&data, 1 << 20) else {
-                continue;
-            };
-            for (page, entry) in map.get(4096..).unwrap_or(&[]).chunks(8).enumerate() {
-                let begin = page * PAGE as usize;
-                let range = begin..(begin + PAGE as usize).min(bytes.len());
-                if entry != [0; 8] && data.get(range.clone()) == Some(&bytes[range]) {
-                    kept.insert(page as u64);
-                }
-            }
-        }
-        kept
+        kept(disk, &remote_file(number - 11, self.bytes(number))).good
     }
 
     /// Reopens on `disk`, downloads everything, and looks that all is right and nothing was fetched that was kept.
