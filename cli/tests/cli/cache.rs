@@ -29,6 +29,12 @@ fn every_cache_reads_the_same_and_is_measured() {
             _ => assert_eq!(cached, 0, "{run}"),
         }
     }
+    let restart = &report["restart"];
+    assert_eq!(restart["before"][0]["reads"], 600, "{restart}");
+    assert_eq!(restart["after"][0]["reads"], 1000, "{restart}");
+    assert_eq!(restart["after"][1]["reads"], 10_000, "{restart}");
+    assert!(restart["kept_bytes"].as_u64().unwrap() > 0, "{restart}");
+    assert_eq!(restart["after"][0]["fetched_again_bytes"], 0, "{restart}");
     for field in [
         "zipf_bytes_whole_files_over_chunks",
         "zipf_bytes_guarded_whole_files_over_chunks",

@@ -2,8 +2,10 @@
 //! baselines in the same run: whole files, fetched at the sixth access, and no cache.
 //!
 //! All of them read the same keys, through the same engine, of the same snapshot, over the same simulated link, with the
-//! same small block cache.
+//! same small block cache. At last the process that reads by chunks is [killed](restart), and another one goes on.
 
+mod kept;
+mod restart;
 mod whole_file;
 
 use std::{
@@ -75,6 +77,9 @@ pub struct Args {
     /// Where the state and its snapshot are kept for the next run. Default: ~/.cache/lazurite/bench.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
+    /// To be the process that is killed.
+    #[arg(long, hide = true)]
+    killed: bool,
 }
 
 /// Who keeps what of remote files.
@@ -113,6 +118,7 @@ struct Report {
     promote_after: u32,
     promote_limit: u32,
     runs: Vec<Run>,
+    restart: restart::Report,
     /// How many times more bytes a read cost with whole files than with chunks, for keys by Zipf.
     zipf_bytes_whole_files_over_chunks: f64,
     /// The same with ForSt's guards.
@@ -175,6 +181,9 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         runtime,
         store,
     };
+    if args.killed {
+        return restart::be_killed(&bench);
+    }
     let mut runs = Vec::new();
     for distribution in [Distribution::Zipf, Distribution::Uniform] {
         let keys = distribution.trace(shape.values(), args.reads);
@@ -209,6 +218,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         zipf_bytes_whole_files_over_chunks: ratio(bytes, zipf, Kind::WholeFile),
         zipf_bytes_guarded_whole_files_over_chunks: ratio(bytes, zipf, Kind::ForSt),
         uniform_time_no_cache_over_chunks: ratio(time, Distribution::Uniform.name(), Kind::None),
+        restart: restart::run(&bench)?,
         runs,
     };
     match format {
@@ -438,6 +448,8 @@ impl Report {
             self.zipf_bytes_guarded_whole_files_over_chunks,
             self.uniform_time_no_cache_over_chunks,
         );
+        text += "\n";
+        text += &self.restart.text();
         text
     }
 }
