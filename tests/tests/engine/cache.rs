@@ -20,14 +20,14 @@ use lazurite_env::{
 };
 use lazurite_tests::{COUNTS, World, fill, snapshot, value};
 
-const KEYS: u64 = 6_000;
-const LEN: usize = 1_000;
+pub(super) const KEYS: u64 = 6_000;
+pub(super) const LEN: usize = 1_000;
 const PAGE: u64 = 1 << 10;
 /// Where the checksums of pages begin in a map.
 const ENTRIES: usize = 4 << 10;
 
 /// Files of a megabyte, and a block cache that holds next to nothing.
-fn small(builder: StateBackendBuilder) -> StateBackendBuilder {
+pub(super) fn small(builder: StateBackendBuilder) -> StateBackendBuilder {
     builder
         .load_policy(LoadPolicy::OnDemand)
         .min_free_disk_bytes(0)
@@ -41,7 +41,7 @@ fn small(builder: StateBackendBuilder) -> StateBackendBuilder {
 }
 
 /// A lost disk, and a snapshot of 6 MB in several files.
-fn world() -> World {
+pub(super) fn world() -> World {
     let world = World::new();
     let backend = small(world.builder()).open().unwrap();
     let table = backend.value_state(&COUNTS).unwrap();
@@ -88,13 +88,13 @@ fn cached(world: &World, end: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-fn disk_bytes(world: &World) -> u64 {
+pub(super) fn disk_bytes(world: &World) -> u64 {
     let blocks = |path: &PathBuf| fs::metadata(path).map_or(0, |stat| stat.blocks());
     cached(world, "").iter().map(blocks).sum::<u64>() * 512
 }
 
 /// Bytes whose checksums are in the maps.
-fn resident_bytes(dir: &Path) -> u64 {
+pub(super) fn resident_bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir.join("cache")).unwrap();
     let maps = entries.map(|entry| entry.unwrap().path());
     let maps = maps.filter(|path| path.extension().is_some_and(|end| end == "map"));

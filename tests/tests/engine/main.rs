@@ -18,3 +18,4 @@ mod retention;
 mod scans;
 mod snapshots;
 mod tails;
+mod warm;
