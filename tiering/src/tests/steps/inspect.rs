@@ -6,7 +6,7 @@ use lazurite_env::{Activity, EnvExt};
 
 use super::{
     super::*,
-    machine::{IN_FLIGHT, OBJECTS, OWN, Progress, Run, bytes_of, open},
+    machine::{IN_FLIGHT, OBJECTS, OWN, PAGES_OF_15, Progress, Run, bytes_of, open},
     script::Case,
 };
 use crate::{
@@ -236,6 +236,15 @@ fn nothing_comes_twice(
         assert!(
             times <= most,
             "{what}: page {page} of {key} came {times} times, should {most}"
+        );
+    }
+    if case.keeps_pages && wreck.was_killed {
+        let found = &on_disk[&key(4)];
+        let all = PAGES_OF_15.iter().all(|page| found.has(*page, true));
+        assert!(
+            all,
+            "{what}: {:?} are left of {PAGES_OF_15:?}",
+            found.kept.good
         );
     }
     let Some(most) = case.lost.filter(|_| wreck.was_killed) else {

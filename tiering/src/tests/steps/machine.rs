@@ -174,6 +174,9 @@ pub fn download(union: &UnionEnv) {
 
 pub const MACHINE: Names = &[(12, 1), (13, 2), (14, 3), (15, 4), (16, 5)];
 
+/// The pages of 15 that are in its cache.
+pub const PAGES_OF_15: [u64; 3] = [1, 2, 5];
+
 /// 12 and 13 are local, of 15 some pages are here, 14 and 16 are remote, 98 and 99 are RocksDB's own.
 fn machine_of(world: &World, options: UnionOptions) -> Option<Arc<UnionEnv>> {
     let union = UnionEnv::open(options).unwrap();

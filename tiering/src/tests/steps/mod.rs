@@ -25,10 +25,10 @@ use std::{
 use env::{CHANGES, Moment, StepEnv, Steps};
 use inspect::{Asked, Wreck, inspect, tables};
 use lazurite_env::{EnvExt, Op, TraceEnv};
-use machine::{OBJECTS, Progress, Run, bytes_of, objects};
+use machine::{OBJECTS, PAGES_OF_15, Progress, Run, bytes_of, objects};
 use script::{CASES, Case};
 
-use super::*;
+use super::{cache::kept, *};
 use crate::{sync::lock, test_store::TestStore};
 
 /// Files and objects by their numbers, sorted.
@@ -166,6 +166,10 @@ fn perform(
         again: false,
     };
     assert_eq!(run.union.is_some(), case.is_open);
+    if case.keeps_pages {
+        let pages = kept(&*disk, &remote_file(4, &bytes_of(4))).good;
+        assert_eq!(pages, PAGES_OF_15.into(), "{}", case.name);
+    }
     let calls = || -> u64 { CHANGES.iter().map(|op| env.count(*op).calls).sum() };
     let before = calls();
     let mut recorder = Recorder::new(disk, world.store.clone(), progress);
