@@ -1,6 +1,7 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
 mod ahead;
+mod beside;
 mod cache;
 mod cache_crash;
 mod cache_disk;
