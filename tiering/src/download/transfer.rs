@@ -52,6 +52,8 @@ pub(super) enum Outcome {
     Abandoned,
     /// Other downloads have the room that it needs.
     Crowded,
+    /// The disk budget has no room for it, nor for any longer file.
+    Refused,
 }
 
 /// Brings `entry` here and promotes it. Blocks.
@@ -83,7 +85,16 @@ fn transfer_remote(
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
-    let _admitted = core.admit(entry)?;
+    let _admitted = match core.admit(entry) {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => return Ok(Outcome::Crowded),
+        Err(error) => {
+            // With state larger than the disk this is how it always is.
+            tracing::debug!(%error, "not brought");
+            shared.no_room(error);
+            return Ok(Outcome::Refused);
+        }
+    };
     let object = Object::new(entry.file());
     if stream::is_quicker(core, options, entry, &object) {
         return stream::transfer_small(core, shared, options, entry);
@@ -266,12 +277,13 @@ pub(super) fn promote(
             return Ok(Outcome::Abandoned);
         }
         // What it took of the cache's room is the tables' before it is free.
-        let _landing = core.land(entry);
+        let landing = core.land(entry);
         rename(&core.layout.db.join(entry.name()))?;
-        core.catalog.set_residency(entry, Residency::Local);
+        landing.landed(entry);
+        // While a demotion, which keeps a tail, has to wait.
+        entry.set_stored();
+        entry.drop_tail();
     }
-    entry.set_stored();
-    entry.drop_tail();
     if let Err(error) = core.base.sync_dir(&core.layout.db) {
         // It is local and right; only a power cut may make it remote again.
         tracing::warn!(%error, "promoted file is not yet durable");

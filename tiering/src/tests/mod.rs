@@ -10,6 +10,7 @@ mod cache_model;
 mod cache_stress;
 mod crash;
 mod demote;
+mod disk;
 mod download;
 mod names;
 mod observed;
