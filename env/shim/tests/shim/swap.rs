@@ -140,8 +140,11 @@ fn readers_go_on_while_files_leave_and_come_back() {
     let env = rocksdb_env(tiered.clone()).unwrap();
     env.local_files().keep_releasable();
     let db = open(&options(&env), dir.path()).unwrap();
-    fill(&db, 0..KEYS);
-    db.flush().unwrap();
+    // Files of their own, however late a flush comes.
+    for keys in [0..KEYS / 3, KEYS / 3..KEYS / 2, KEYS / 2..KEYS] {
+        fill(&db, keys);
+        db.flush().unwrap();
+    }
     check(&db, 0..KEYS);
     let files = TieredEnv::local_files(dir.path());
     assert!(
