@@ -114,6 +114,7 @@ impl Case {
     /// The databases that it needs.
     pub fn scene(&self, entries: usize) -> SceneOptions {
         SceneOptions {
+            disk_budget: false,
             entries,
             block_cache_bytes: self.block_cache_bytes,
             wal: self.wal,

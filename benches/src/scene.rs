@@ -39,6 +39,8 @@ pub struct SceneOptions {
     pub block_cache_bytes: usize,
     /// Whether puts write a write-ahead log, which is not synced.
     pub wal: bool,
+    /// Whether Lazurite's sides have a disk budget, so that their local files can be let go.
+    pub disk_budget: bool,
     /// Whether RocksDB counts what it does, below [`SideKind::Typed`] alone.
     pub statistics: bool,
 }
@@ -79,7 +81,7 @@ impl Scene {
             let root = dir.path().join(kind.name());
             copy_database(&files, &root.join("db"))?;
             let env = match kind {
-                SideKind::Env => union_env(&root)?,
+                SideKind::Env => union_env(&root, options.disk_budget)?,
                 _ => Env::new()?,
             };
             sides.push(open_raw(kind, &root.join("db"), env, options)?);
@@ -120,7 +122,11 @@ fn open_typed(
         true => Durability::Wal,
         false => Durability::Snapshot,
     };
-    let backend = StateBackend::builder(root)
+    let mut builder = StateBackend::builder(root);
+    if options.disk_budget {
+        builder = builder.disk_budget_bytes(1 << 50);
+    }
+    let backend = builder
         .remote("memory://")
         .key_groups(KEY_GROUPS)
         .durability(durability)
@@ -136,7 +142,7 @@ fn open_typed(
     Ok((backend, table))
 }
 
-fn union_env(root: &Path) -> Result<Env> {
+fn union_env(root: &Path, disk_budget: bool) -> Result<Env> {
     let runtime = IoRuntime::new(1)?;
     let union = UnionEnv::open(UnionOptions {
         base: Arc::new(PosixEnv),
@@ -147,7 +153,11 @@ fn union_env(root: &Path) -> Result<Env> {
         cache: CacheOptions::default(),
         transfer_bytes_per_second: None,
     })?;
-    Ok(rocksdb_env(union)?.env().clone())
+    let env = rocksdb_env(union)?;
+    if disk_budget {
+        env.local_files().keep_releasable();
+    }
+    Ok(env.env().clone())
 }
 
 fn open_raw(kind: SideKind, path: &Path, env: Env, options: SceneOptions) -> Result<Side> {

@@ -10,13 +10,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::Error as EnvError;
-use lazurite_env_rocksdb::{RocksEnv, rocksdb_env};
-use lazurite_tiering::{DownloadProgress, Downloader, UnionEnv};
+use lazurite_env::{Error as EnvError, ErrorKind};
+use lazurite_env_rocksdb::{LocalFiles, RocksEnv, rocksdb_env};
+use lazurite_tiering::{DownloadProgress, Downloader, OpenFiles, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
-    builder::{Durability, StateBackendBuilder, check_cache_bytes, check_transfer_rate},
+    builder::{
+        Durability, StateBackendBuilder, check_cache_bytes, check_disk_budget_bytes,
+        check_transfer_rate,
+    },
     directory::Directory,
     key_groups::KeyGroupRange,
     metrics::{self, PhaseClock},
@@ -83,12 +86,16 @@ impl StateBackend {
         let prepared = prepare(&options, range, &mut phases)?;
         let union = prepared.union.clone();
         if options.load_policy == LoadPolicy::Eager && union.remote_files() > 0 {
-            union.download().start()?;
-            union.download().wait_until_local()?;
+            load_what_fits(&options, &union)?;
             phases.ended("download");
         }
         union.observe_reads(metrics::observe_reads(&options.job));
         let rocks_env = Arc::new(rocksdb_env(union.clone())?);
+        if options.has_disk_budget() {
+            let files = rocks_env.local_files();
+            files.keep_releasable();
+            union.watch_open_files(Arc::new(NativeFiles(files)));
+        }
         let (counted, ahead) = (union.clone(), union.clone());
         let db = Db::open(DbConfig {
             path: union.db_dir().to_owned(),
@@ -231,7 +238,10 @@ impl StateBackend {
         let thread = std::thread::Builder::new()
             .name("lazurite-snapshot".into())
             .spawn(move || {
+                // Dropped in the other order: who waits for the end may give the directory to another, so nothing of this one
+                // is held any more by then.
                 let _alive: std::sync::mpsc::Sender<()> = alive;
+                let context = context;
                 job.run(&context)
             })
             .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
@@ -271,6 +281,25 @@ impl StateBackend {
     pub fn set_cache_bytes(&self, bytes: u64) -> Result<()> {
         check_cache_bytes(bytes)?;
         self.union.set_cache_budget(bytes);
+        Ok(())
+    }
+
+    /// Changes what table files and cache may take of the local disk together:
+    /// [`disk_budget_bytes`](StateBackendBuilder::disk_budget_bytes). Where they take more, files that snapshots hold are demoted
+    /// before this returns, which blocks on the local disk. Holds until the backend is closed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] where it is less than 4 MiB, or where the backend was opened without a budget: its files were
+    /// not opened so that they could go.
+    pub fn set_disk_budget_bytes(&self, bytes: u64) -> Result<()> {
+        check_disk_budget_bytes(bytes)?;
+        if self.union.stats().disk_budget_bytes == u64::MAX {
+            return Err(Error::InvalidOption {
+                option: "disk_budget_bytes",
+                reason: "the backend was opened without one; open it with any, however large, to change it later".into(),
+            });
+        }
+        self.union.set_disk_budget(bytes);
         Ok(())
     }
 
@@ -386,6 +415,36 @@ impl StateBackend {
     }
 }
 
+/// RocksDB's open files, as the union asks for them.
+#[derive(Debug)]
+struct NativeFiles(LocalFiles);
+
+impl OpenFiles for NativeFiles {
+    fn release(&self, path: &Path) -> bool {
+        self.0.release(path)
+    }
+
+    fn idle(&self, path: &Path) -> Option<u32> {
+        self.0.idle(path)
+    }
+
+    fn tick(&self) {
+        self.0.tick();
+    }
+}
+
+/// The download of [`LoadPolicy::Eager`]. What a disk budget has no room for stays remote.
+fn load_what_fits(options: &StateBackendBuilder, union: &UnionEnv) -> Result<()> {
+    union.download().start()?;
+    match union.download().wait_until_local() {
+        Err(error) if error.kind() == ErrorKind::NoSpace && options.has_disk_budget() => {
+            tracing::warn!(%error, "not all of the state has room here; the rest is read from the store");
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
 /// The columns to open: those of the tables. A kept directory may have more, created by a process that died, so its
 /// MANIFEST is asked; after a restore the metadata knows them all, since a table is recorded before its column is created.
 fn columns(env: &RocksEnv, union: &UnionEnv, prepared: &Prepared) -> Result<Vec<String>> {
@@ -416,6 +475,7 @@ impl Drop for StateBackend {
             let _ = running.ended.recv();
         }
         self.union.download().stop();
+        self.union.stop_demotions();
         metrics::leave(self.metrics_id);
         self.context.db.close();
     }

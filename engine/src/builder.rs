@@ -26,6 +26,9 @@ const MIN_TRANSFER_RATE: u64 = 64 << 10;
 /// A smaller cache could not hold a single part of each level.
 const MIN_CACHE_BYTES: u64 = 1 << 20;
 
+/// A smaller budget would be exceeded by every flush.
+const MIN_DISK_BUDGET_BYTES: u64 = 4 << 20;
+
 /// More is a mistake, not a wish.
 const MAX_FREE_BYTES: u64 = 1 << 40;
 
@@ -243,6 +246,21 @@ impl StateBackendBuilder {
         self
     }
 
+    /// Bytes of the local disk that table files and the cache may take together, at least 4 MiB. Default: no limit.
+    ///
+    /// With a limit the state may be larger than the disk: where it asks for it, or
+    /// [`min_free_disk_bytes`](Self::min_free_disk_bytes) does, local files that a complete snapshot holds become remote again,
+    /// the coldest first, under their readers; the download brings no file that would have to go at once. Files that no
+    /// snapshot holds yet never go, and writes are never refused: by these the limit may be exceeded until the next snapshot is
+    /// complete, which [`TierStats::disk_over_bytes`](crate::TierStats) tells. `docs/OPERATIONS.md` has what is guaranteed.
+    ///
+    /// Can be changed at run time, where there was one when the backend was opened: [`StateBackend::set_disk_budget_bytes`].
+    /// A read of a local file costs one atomic operation more with a limit. Not with RocksDB's direct reads.
+    pub fn disk_budget_bytes(mut self, bytes: u64) -> Self {
+        self.cache.disk_budget_bytes = bytes;
+        self
+    }
+
     /// Whether what reads bring from the store is kept on the local disk. Default `true`. Without, every read that the block
     /// cache cannot answer goes to the store until its file is local; downloads go on after a restart all the same.
     pub fn cache_reads(mut self, on: bool) -> Self {
@@ -312,6 +330,7 @@ impl StateBackendBuilder {
             return refuse("snapshot_timeout", "it must be longer than 0".into());
         }
         check_cache_bytes(self.cache.budget_bytes)?;
+        check_disk_budget_bytes(self.cache.disk_budget_bytes)?;
         check_transfer_rate(self.transfer_bytes_per_second)?;
         if self.cache.min_free_bytes > MAX_FREE_BYTES {
             return refuse(
@@ -337,6 +356,10 @@ impl StateBackendBuilder {
         self.tables.iter().cloned().collect()
     }
 
+    pub(crate) fn has_disk_budget(&self) -> bool {
+        self.cache.disk_budget_bytes != u64::MAX
+    }
+
     pub(crate) fn open_store(&self, runtime: &IoRuntime) -> Result<Arc<dyn RemoteStore>> {
         match &self.remote {
             Remote::Store(store) => Ok(store.clone()),
@@ -351,6 +374,19 @@ impl StateBackendBuilder {
     pub(crate) fn local_env(&self) -> Arc<dyn Env> {
         self.env.clone().unwrap_or_else(|| Arc::new(PosixEnv))
     }
+}
+
+/// Refuses a budget in which nothing could be moved.
+pub(crate) fn check_disk_budget_bytes(bytes: u64) -> Result<()> {
+    if bytes >= MIN_DISK_BUDGET_BYTES {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option: "disk_budget_bytes",
+        reason: format!(
+            "{bytes} is less than {MIN_DISK_BUDGET_BYTES}: files that are being written alone take more"
+        ),
+    })
 }
 
 /// Refuses a cache that could hold nothing.

@@ -336,6 +336,10 @@ fn kept_registry(
             })
         });
         registry = Registry::from_metadata(&kept, layout)?;
+        // A complete snapshot needs them, so they are in the store.
+        kept.files
+            .iter()
+            .for_each(|file| union.confirm_stored(&file.name));
     }
     let mut rest = union.entries();
     rest.retain(|entry| registry.get(&entry.name).is_none());
@@ -364,6 +368,8 @@ fn kept_registry(
             tail_checksum,
             stored_tail: None,
         };
+        // What is not in the registry must stay here, for the next snapshot to link it.
+        union.confirm_stored(&entry.name);
         registry.insert(entry.name, uploaded);
     }
     Ok(registry)

@@ -39,6 +39,18 @@ pub struct TierStats {
     pub cache_bytes: u64,
     /// What it may take, in bytes.
     pub cache_budget_bytes: u64,
+    /// Local table files that became remote again to make room.
+    pub demotions: u64,
+    /// Their bytes.
+    pub demoted_bytes: u64,
+    /// Times that this failed, or did not free the space at once.
+    pub demotion_failures: u64,
+    /// What table files take of the local disk, in bytes, as last looked at; 0 without a disk budget.
+    pub table_bytes: u64,
+    /// What table files and cache may take of it together, in bytes; `u64::MAX` without a limit.
+    pub disk_budget_bytes: u64,
+    /// What table files took beyond that, in bytes: no complete snapshot holds them yet, or the disk failed to let them go.
+    pub disk_over_bytes: u64,
     /// Table files that the store holds and the local disk too.
     pub local_files: u64,
     /// Table files that only the store holds.
@@ -65,6 +77,12 @@ impl TierStats {
             cache_mismatches: union.cache_mismatches,
             cache_bytes: union.cache_bytes,
             cache_budget_bytes: union.cache_budget_bytes,
+            demotions: union.demotions,
+            demoted_bytes: union.demoted_bytes,
+            demotion_failures: union.demotion_failures,
+            table_bytes: union.table_bytes,
+            disk_budget_bytes: union.disk_budget_bytes,
+            disk_over_bytes: union.disk_over_bytes,
             local_files: union.local_files,
             remote_files: union.remote_files,
         }

@@ -2,9 +2,10 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     "file_reads.cc",
     "file_system.cc",
+    "local_files.cc",
     "random_file.cc",
     "rocksdb_env.cc",
     "sst_info.cc",

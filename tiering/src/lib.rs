@@ -5,7 +5,8 @@
 //! passes through. Which remote object a table file is, is kept in the *catalog*, durable in `<root>/CATALOG`. The end
 //! of each file (footer, properties, index, filter) comes from the *tail bundle*, one object held in memory, so that
 //! opening a database of remote files reads nothing from the store. What reads bring is kept, page by page, in a *chunk
-//! cache* on the local disk, within a budget. A [`Downloader`] brings files over behind the
+//! cache* on the local disk, within a budget. Where the whole disk has one, local files that the store holds are *demoted*:
+//! they are remote again. A [`Downloader`] brings files over behind the
 //! reads and *promotes* them: a promoted file was verified, whole, against its length and checksum.
 //!
 //! # Who verifies what
@@ -19,6 +20,7 @@ mod budget;
 mod cache;
 mod catalog;
 mod checksum;
+mod disk;
 mod download;
 pub mod framed;
 mod layout;
@@ -41,4 +43,4 @@ pub use download::{DownloadOptions, DownloadProgress, Downloader};
 pub use layout::is_table_name;
 pub use reads::{ReadObserver, ReadStats, ReadTier};
 pub use stats::TierStats;
-pub use union::{Reuse, UnionEnv, UnionOptions};
+pub use union::{OpenFiles, Reuse, UnionEnv, UnionOptions};

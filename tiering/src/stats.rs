@@ -44,6 +44,20 @@ pub struct TierStats {
     pub cache_bytes: u64,
     /// What it may take, in bytes.
     pub cache_budget_bytes: u64,
+    /// Local files that became remote again to make room.
+    pub demotions: u64,
+    /// Their bytes.
+    pub demoted_bytes: u64,
+    /// Times that a demotion failed, or did not free the space at once.
+    pub demotion_failures: u64,
+    /// What table files take of the local disk, in bytes, those that the store does not hold included; looked at a few times
+    /// a second where there is a disk budget, else 0.
+    pub table_bytes: u64,
+    /// What table files and cache may take of the local disk together, in bytes; `u64::MAX` without a limit.
+    pub disk_budget_bytes: u64,
+    /// What table files took beyond that when they were last looked at, in bytes: the store is not known to hold them yet, or
+    /// they could not be demoted.
+    pub disk_over_bytes: u64,
     /// Catalogued files that are remote now.
     pub remote_files: u64,
     /// Catalogued files that are local now.
@@ -67,6 +81,9 @@ pub(crate) struct Counters {
     pub cache_dropped: AtomicU64,
     pub cache_disk_failures: AtomicU64,
     pub cache_mismatches: AtomicU64,
+    pub demotions: AtomicU64,
+    pub demoted_bytes: AtomicU64,
+    pub demotion_failures: AtomicU64,
     pub reads: ReadCounters,
 }
 
@@ -105,6 +122,9 @@ impl Counters {
             cache_dropped: self.cache_dropped.load(Relaxed),
             cache_disk_failures: self.cache_disk_failures.load(Relaxed),
             cache_mismatches: self.cache_mismatches.load(Relaxed),
+            demotions: self.demotions.load(Relaxed),
+            demoted_bytes: self.demoted_bytes.load(Relaxed),
+            demotion_failures: self.demotion_failures.load(Relaxed),
             ..TierStats::default()
         }
     }

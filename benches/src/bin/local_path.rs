@@ -21,6 +21,9 @@ struct Args {
     /// Only this side (plain, control, env, coded or typed), alone: for a profiler.
     #[arg(long, value_parser = parse_side)]
     side: Option<SideKind>,
+    /// With a disk budget, under which local files can be let go.
+    #[arg(long)]
+    disk_budget: bool,
     /// Has the RocksDB below ValueState count what `RocksDbOptions::statistics` says, and no other side.
     #[arg(long)]
     statistics: bool,
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
     }
     for case in CASES.iter().filter(|case| case.name.contains(&args.case)) {
         let needed = SceneOptions {
+            disk_budget: args.disk_budget,
             statistics: args.statistics,
             ..case.scene(args.entries)
         };

@@ -43,6 +43,7 @@ impl Source {
         self.chunk_cache(sheet, job);
         self.store(sheet, job);
         self.files(sheet, job);
+        self.disk(sheet, job);
         self.snapshots(sheet, job);
         self.rocksdb(sheet, job);
         self.work(sheet, job);
@@ -125,6 +126,18 @@ impl Source {
         sheet.put(&m::PROMOTIONS, &[job], p.files_done);
         if let Ok(free) = union.free_space(union.db_dir()) {
             sheet.put(&m::DISK_FREE_BYTES, &[job], free);
+        }
+    }
+
+    fn disk(&self, sheet: &mut Sheet, job: &str) {
+        let union = self.snapshots.union.stats();
+        sheet.put(&m::DEMOTIONS, &[job], union.demotions);
+        sheet.put(&m::DEMOTED_BYTES, &[job], union.demoted_bytes);
+        sheet.put(&m::DEMOTION_FAILURES, &[job], union.demotion_failures);
+        if union.disk_budget_bytes < u64::MAX {
+            sheet.put(&m::DISK_TABLE_BYTES, &[job], union.table_bytes);
+            sheet.put(&m::DISK_BUDGET_BYTES, &[job], union.disk_budget_bytes);
+            sheet.put(&m::DISK_OVER_BYTES, &[job], union.disk_over_bytes);
         }
     }
 

@@ -150,7 +150,7 @@ fn catalog(
             }
             tail = Some(TailSpec {
                 offset: file.tail_offset,
-                bundle_offset: tails.len() as u64,
+                bundle_offset: Some(tails.len() as u64),
                 checksum: file.tail_checksum,
             });
             tails.extend_from_slice(bytes);

@@ -4,8 +4,8 @@
 //! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves
 //! orphans and no snapshot.
 //!
-//! After it, the catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline;
-//! neither can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
+//! After it, the catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline; then
+//! these local files may be demoted. None of this can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
 //! finding is reported all the same: that another writer has taken over meanwhile. The snapshot exists then, but that writer
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use lazurite_env::{Env, remote::Key};
-use lazurite_tiering::{Checksum, RemoteFile};
+use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec};
 
 use super::{
     capture::Capture,
@@ -281,9 +281,11 @@ impl Job {
     }
 
     /// `SnapshotConflict` where a later number was begun meanwhile: its writer may not know of this snapshot, and delete what
-    /// it needs. Any other error is no reason to call the snapshot failed.
+    /// it needs, so no local file goes because the store has it. Any other error is no reason to call the snapshot failed.
     fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
-        let uploaded: Result<Vec<(String, u8, RemoteFile)>> = metadata
+        // Nobody reads the links any more, and a file that is demoted frees no space while it has one.
+        self.capture.discard(&context.union);
+        let uploaded: Result<Vec<CatalogEntry>> = metadata
             .files
             .iter()
             .map(|file| {
@@ -292,22 +294,35 @@ impl Job {
                     len: file.len,
                     checksum: file.checksum,
                 };
-                Ok((file.name.clone(), file.level, remote))
+                Ok(CatalogEntry {
+                    name: file.name.clone(),
+                    level: file.level,
+                    file: remote,
+                    tail: (file.tail_offset < file.len).then_some(TailSpec {
+                        offset: file.tail_offset,
+                        bundle_offset: None,
+                        checksum: file.tail_checksum,
+                    }),
+                })
             })
             .collect();
-        let recorded = uploaded.and_then(|files| Ok(context.union.record_uploaded(&files)?));
+        let catalogued = uploaded.and_then(|files| {
+            context.union.catalogue_uploaded(&files)?;
+            Ok(files)
+        });
+        context.history().completed(Arc::new(metadata));
+        match retain(context, self.id, &self.deadline) {
+            Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+            }
+            Ok(()) => {}
+        }
+        let recorded = catalogued.and_then(|files| Ok(context.union.record_uploaded(&files)?));
         if let Err(error) = recorded {
             tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
         }
-        context.history().completed(Arc::new(metadata));
-        match retain(context, self.id, &self.deadline) {
-            Err(error @ Error::SnapshotConflict { .. }) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ typedef struct lz_random lz_random;
 typedef struct lz_pending lz_pending;
 typedef struct lz_writable lz_writable;
 typedef struct lz_lock lz_lock;
-typedef struct lz_counters lz_counters;
+typedef struct lz_local_files lz_local_files;
 
 // Activities that are counted by themselves: those of Rust's `Activity`, and room for more.
 #define LZ_ACTIVITIES 16
@@ -135,11 +135,17 @@ void lz_writable_free(lz_writable* file);
 
 // ---- C++, called by Rust -------------------------------------------------------------------------------------------
 
-// Takes `env`, also where it fails (null). `*counters` belongs to the caller.
-rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_counters** counters) noexcept;
+// Takes `env`, also where it fails (null). `*files` belongs to the caller.
+rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_local_files** files) noexcept;
+
+// What is open on the local disk; see cpp/local_files.h. Safe to call from several threads at once.
 // Writes LZ_ACTIVITIES sums, each at the number of its activity.
-void lz_counters_local_reads(const lz_counters* counters, lz_local_reads* sums) noexcept;
-void lz_counters_free(lz_counters* counters) noexcept;
+void lz_local_files_reads(const lz_local_files* files, lz_local_reads* sums) noexcept;
+void lz_local_files_keep_releasable(const lz_local_files* files) noexcept;
+uint8_t lz_local_files_release(const lz_local_files* files, lz_slice path) noexcept;  // 0: a descriptor stays open
+uint32_t lz_local_files_idle(const lz_local_files* files, lz_slice path) noexcept;
+void lz_local_files_tick(const lz_local_files* files) noexcept;
+void lz_local_files_free(lz_local_files* files) noexcept;
 
 typedef struct {
   uint8_t unique_id[24];

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "local_reads.h"
+#include "local_files.h"
 #include "rocksdb/file_system.h"
 #include "support.h"
 
@@ -39,8 +39,8 @@ using ROCKSDB_NAMESPACE::MemoryMappedFileBuffer;
 //   RegisterDbPaths, UnregisterDbPaths  a cache of block sizes for direct I/O; without it each open asks its file
 class EnvFileSystem final : public FileSystemWrapper {
  public:
-  EnvFileSystem(std::shared_ptr<lz_env> env, std::shared_ptr<LocalReads> reads)
-      : FileSystemWrapper(FileSystem::Default()), env_(std::move(env)), reads_(std::move(reads)) {}
+  EnvFileSystem(std::shared_ptr<lz_env> env, std::shared_ptr<LocalFiles> files)
+      : FileSystemWrapper(FileSystem::Default()), env_(std::move(env)), files_(std::move(files)) {}
 
   static const char* kClassName() { return "LazuriteFileSystem"; }
   const char* Name() const override { return kClassName(); }
@@ -99,10 +99,13 @@ class EnvFileSystem final : public FileSystemWrapper {
 
  private:
   std::optional<std::string> NativePath(const std::string& path) const;
+  // What `open`, given the native path, answers; none where the file is not on the local disk.
+  template <typename Open>
+  std::optional<IOStatus> OpenHere(const std::string& path, Open&& open) const;
   IOStatus Stat(const std::string& path, lz_stat* out) const;
 
   const std::shared_ptr<lz_env> env_;
-  const std::shared_ptr<LocalReads> reads_;
+  const std::shared_ptr<LocalFiles> files_;
 };
 
 }  // namespace lazurite

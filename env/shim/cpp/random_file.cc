@@ -5,7 +5,6 @@
 namespace lazurite {
 
 using ROCKSDB_NAMESPACE::Env;
-using ROCKSDB_NAMESPACE::FileOptions;
 using ROCKSDB_NAMESPACE::IOType;
 
 uint8_t ToActivity(Env::IOActivity activity) {
@@ -109,25 +108,87 @@ void PendingRandomRead::CallBack(IOStatus status, size_t read) {
   cb_(req, cb_arg_);
 }
 
-FSRandomAccessFile* RustRandomFile::Native() const noexcept {
-  if (FSRandomAccessFile* native = native_.load(std::memory_order_acquire)) {
-    return native;
+RustRandomFile::RustRandomFile(std::string path, std::shared_ptr<lz_env> env,
+                               Handle<lz_random, lz_random_free> file, std::shared_ptr<FileSystem> native_fs,
+                               std::shared_ptr<LocalFiles> files)
+    : path_(std::move(path)),
+      env_(std::move(env)),
+      native_fs_(std::move(native_fs)),
+      files_(std::move(files)),
+      releasable_(files_->IsReleasable()),
+      rust_(file.get()),
+      rust_owner_(std::move(file)) {
+  if (releasable_) {
+    files_->Opened(path_, this);
   }
-  return native_failed_.load(std::memory_order_relaxed) ? nullptr : OpenNative();
 }
 
-FSRandomAccessFile* RustRandomFile::OpenNative() const noexcept {
+RustRandomFile::~RustRandomFile() {
+  if (releasable_) {
+    files_->Closed(path_, this);
+  }
+}
+
+IOStatus RustRandomFile::OpenHere(const std::string& native, const FileOptions& options, IODebugContext* dbg) {
+  const std::lock_guard<std::mutex> lock(native_mutex_);
+  std::unique_ptr<FSRandomAccessFile> opened;
+  IOStatus s = native_fs_->NewRandomAccessFile(native, options, &opened, dbg);
+  if (s.ok()) {
+    opened_here_ = true;
+    Publish(std::move(opened));
+  }
+  return s;
+}
+
+void RustRandomFile::Publish(std::unique_ptr<FSRandomAccessFile> opened) const noexcept {
+  opened->Hint(pattern_.load(std::memory_order_relaxed));
+  last_used_.store(files_->Now(), std::memory_order_relaxed);
+  native_owner_ = std::move(opened);
+  native_.store(native_owner_.get(), std::memory_order_seq_cst);
+}
+
+std::optional<RustRandomFile::Native> RustRandomFile::Here(uint8_t activity, uint64_t n) const noexcept {
+  FSRandomAccessFile* file = native_.load(std::memory_order_acquire);
+  if (file == nullptr) {
+    if (native_failed_.load(std::memory_order_relaxed) || !TryOpenHere()) {
+      return std::nullopt;
+    }
+    file = native_.load(std::memory_order_acquire);
+  }
+  if (!releasable_) {
+    return Native{std::nullopt, file};
+  }
+  LocalReads::Inside inside(files_->reads, activity, n);
+  // Sequentially consistent, as is entering: either this finds it gone, or who takes it away finds this reader inside.
+  file = native_.load(std::memory_order_seq_cst);
+  if (file == nullptr) {
+    inside.Uncount(n);
+    return std::nullopt;
+  }
+  return Native{std::move(inside), file};
+}
+
+template <typename Make>
+IOStatus RustRandomFile::Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes,
+                                 Make&& make) const {
+  if (native.inside) {
+    return native.inside->Make(bytes, std::forward<Make>(make));
+  }
+  return files_->reads.Count(activity, n, bytes, std::forward<Make>(make));
+}
+
+bool RustRandomFile::TryOpenHere() const noexcept {
   try {
     std::string path;
-    if (lz_random_native_path(file_.get(), &path, AssignString) == 0) {
-      return nullptr;
+    if (lz_random_native_path(Rust(), &path, AssignString) == 0) {
+      return false;
     }
     const std::lock_guard<std::mutex> lock(native_mutex_);
     if (native_owner_ != nullptr) {
-      return native_owner_.get();
+      return true;
     }
     if (native_failed_.load(std::memory_order_relaxed)) {
-      return nullptr;
+      return false;
     }
     // Set first and taken back at the end, so that an exception half way counts as a failure too.
     native_failed_.store(true, std::memory_order_relaxed);
@@ -135,34 +196,98 @@ FSRandomAccessFile* RustRandomFile::OpenNative() const noexcept {
     FileOptions buffered;
     buffered.use_direct_reads = false;
     buffered.use_mmap_reads = false;
+    const IOStatus s = native_fs_->NewRandomAccessFile(path, buffered, &opened, nullptr);
+    if (s.IsPathNotFound() || s.IsNotFound()) {
+      // It has left again since Rust was asked.
+      native_failed_.store(false, std::memory_order_relaxed);
+      return false;
+    }
     uint64_t local_len = 0;
     lz_status status;
-    const uint64_t len = lz_random_len(file_.get(), &status);
-    if (!native_fs_->NewRandomAccessFile(path, buffered, &opened, nullptr).ok() ||
-        !opened->GetFileSize(&local_len).ok() || status.code != LZ_OK || local_len != len) {
-      return nullptr;
+    const uint64_t len = lz_random_len(Rust(), &status);
+    if (!s.ok() || !opened->GetFileSize(&local_len).ok() || status.code != LZ_OK || local_len != len) {
+      return false;
     }
-    opened->Hint(pattern_.load(std::memory_order_relaxed));
-    native_owner_ = std::make_unique<LocalRandomFile>(std::move(opened), reads_);
     native_failed_.store(false, std::memory_order_relaxed);
-    native_.store(native_owner_.get(), std::memory_order_release);
-    return native_owner_.get();
+    Publish(std::move(opened));
+    return true;
   } catch (...) {
-    return nullptr;
+    return false;
+  }
+}
+
+bool RustRandomFile::LetGo(OpenDescriptors* owners) noexcept {
+  try {
+    const std::lock_guard<std::mutex> lock(native_mutex_);
+    if (native_owner_ == nullptr) {
+      return true;
+    }
+    if (rust_owner_ == nullptr) {
+      lz_status status;
+      Handle<lz_random, lz_random_free> file(lz_env_open_random(env_.get(), ToSlice(path_), &status));
+      uint64_t here = 0;
+      if (file == nullptr || !native_owner_->GetFileSize(&here).ok() ||
+          lz_random_len(file.get(), &status) != here || status.code != LZ_OK) {
+        return false;
+      }
+      char id[64];
+      native_id_.assign(id, native_owner_->GetUniqueId(id, sizeof(id)));
+      rust_owner_ = std::move(file);
+      rust_.store(rust_owner_.get(), std::memory_order_release);
+    }
+    owners->emplace_back();  // may throw; nothing below does
+    native_.store(nullptr, std::memory_order_seq_cst);
+    owners->back() = std::move(native_owner_);
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+void RustRandomFile::Used(const IOOptions& options) const noexcept {
+  if (!releasable_) {
+    return;
+  }
+  switch (options.io_activity) {
+    case Env::IOActivity::kCompaction:
+    case Env::IOActivity::kFlush:
+    case Env::IOActivity::kDBOpen:
+    case Env::IOActivity::kVerifyDBChecksum:
+    case Env::IOActivity::kVerifyFileChecksums:
+      return;
+    default:
+      // A shared line is written once a tick, whatever the number of readers.
+      if (const uint32_t now = files_->Now(); LastUsed() != now) {
+        last_used_.store(now, std::memory_order_relaxed);
+      }
   }
 }
 
 void RustRandomFile::Hint(AccessPattern pattern) {
   pattern_.store(pattern, std::memory_order_relaxed);
-  if (FSRandomAccessFile* native = native_.load(std::memory_order_acquire)) {
-    native->Hint(pattern);
+  if (native_.load(std::memory_order_relaxed) != nullptr) {
+    if (auto native = Here()) {
+      (*native)->Hint(pattern);
+    }
   }
+}
+
+IOStatus RustRandomFile::InvalidateCache(size_t offset, size_t length) {
+  if (native_.load(std::memory_order_relaxed) != nullptr) {
+    if (auto native = Here()) {
+      return (*native)->InvalidateCache(offset, length);
+    }
+  }
+  return IOStatus::OK();
 }
 
 IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                               IODebugContext* dbg) const {
-  if (FSRandomAccessFile* native = Native()) {
-    return native->Read(offset, n, options, result, scratch, dbg);
+  const uint8_t activity = ToActivity(options.io_activity);
+  if (auto native = Here(activity, 1)) {
+    Used(options);
+    return Counted(*native, activity, 1, n,
+                   [&] { return (*native)->Read(offset, n, options, result, scratch, dbg); });
   }
   return Guarded([&] {
     *result = Slice(scratch, 0);
@@ -170,7 +295,7 @@ IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& option
       return NoBuffer();
     }
     lz_status status;
-    const size_t read = lz_random_read(file_.get(), offset, scratch, n, ToHint(options), &status);
+    const size_t read = lz_random_read(Rust(), offset, scratch, n, ToHint(options), &status);
     if (status.code == LZ_OK) {
       *result = Slice(scratch, read);
     }
@@ -180,8 +305,11 @@ IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& option
 
 IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options,
                                    IODebugContext* dbg) {
-  if (FSRandomAccessFile* native = Native()) {
-    return native->MultiRead(reqs, num_reqs, options, dbg);
+  const uint8_t activity = ToActivity(options.io_activity);
+  if (auto native = Here(activity, num_reqs)) {
+    Used(options);
+    return Counted(*native, activity, num_reqs, Bytes(reqs, num_reqs),
+                   [&] { return (*native)->MultiRead(reqs, num_reqs, options, dbg); });
   }
   return Guarded([&] {
     std::vector<lz_range> ranges(num_reqs);
@@ -194,7 +322,7 @@ IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const I
       ranges[i].len = reqs[i].len;
     }
     lz_status status;
-    lz_random_read_many(file_.get(), ranges.data(), num_reqs, ToHint(options), &status);
+    lz_random_read_many(Rust(), ranges.data(), num_reqs, ToHint(options), &status);
     if (status.code != LZ_OK) {
       return ToIOStatus(status);
     }
@@ -208,9 +336,9 @@ IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const I
 
 IOStatus RustRandomFile::ReadAsync(FSReadRequest& req, const IOOptions& opts,
                                    std::function<void(FSReadRequest&, void*)> cb, void* cb_arg, void** io_handle,
-                                   IOHandleDeleter* del_fn, IODebugContext* dbg) {
-  if (FSRandomAccessFile* native = Native()) {
-    return native->ReadAsync(req, opts, std::move(cb), cb_arg, io_handle, del_fn, dbg);
+                                   IOHandleDeleter* del_fn, IODebugContext* /*dbg*/) {
+  if (Here()) {
+    return IOStatus::NotSupported();
   }
   return Guarded([&] {
     if (req.scratch == nullptr && req.len != 0) {
@@ -218,7 +346,7 @@ IOStatus RustRandomFile::ReadAsync(FSReadRequest& req, const IOOptions& opts,
     }
     lz_status status;
     Handle<lz_pending, lz_pending_free> pending(
-        lz_random_start_read(file_.get(), req.offset, req.len, ToHint(opts), &status));
+        lz_random_start_read(Rust(), req.offset, req.len, ToHint(opts), &status));
     if (pending == nullptr) {
       return ToIOStatus(status);
     }
@@ -230,31 +358,47 @@ IOStatus RustRandomFile::ReadAsync(FSReadRequest& req, const IOOptions& opts,
 }
 
 IOStatus RustRandomFile::Prefetch(uint64_t offset, size_t n, const IOOptions& options, IODebugContext* dbg) {
-  if (FSRandomAccessFile* native = Native()) {
-    return native->Prefetch(offset, n, options, dbg);
+  if (auto native = Here()) {
+    return (*native)->Prefetch(offset, n, options, dbg);
   }
   return Guarded([&] {
     lz_status status;
-    const bool prefetches = lz_random_prefetch(file_.get(), offset, n, ToHint(options), &status) != 0;
+    const bool prefetches = lz_random_prefetch(Rust(), offset, n, ToHint(options), &status) != 0;
     // NotSupported makes RocksDB read ahead into buffers of its own.
     return status.code == LZ_OK && !prefetches ? IOStatus::NotSupported() : ToIOStatus(status);
   });
 }
 
 IOStatus RustRandomFile::GetFileSize(uint64_t* result) {
+  if (auto native = Here()) {
+    return (*native)->GetFileSize(result);
+  }
   return Guarded([&] {
     lz_status status;
-    *result = lz_random_len(file_.get(), &status);
+    *result = lz_random_len(Rust(), &status);
     return ToIOStatus(status);
   });
 }
 
 size_t RustRandomFile::GetUniqueId(char* id, size_t max_size) const {
+  {
+    const std::lock_guard<std::mutex> lock(native_mutex_);
+    if (opened_here_) {
+      if (rust_owner_ == nullptr) {
+        return native_owner_->GetUniqueId(id, max_size);
+      }
+      if (native_id_.size() > max_size) {
+        return 0;
+      }
+      std::memcpy(id, native_id_.data(), native_id_.size());
+      return native_id_.size();
+    }
+  }
   // A POSIX file's id is three varints. No varint begins with ten 0xff bytes, so neither kind of id is a prefix of the
   // other, and two of ours have one length.
   constexpr size_t kMark = 10;
   constexpr size_t kId = 16;
-  if (max_size < kMark + kId || lz_random_unique_id(file_.get(), id + kMark) == 0) {
+  if (max_size < kMark + kId || lz_random_unique_id(Rust(), id + kMark) == 0) {
     return 0;
   }
   std::memset(id, 0xff, kMark);

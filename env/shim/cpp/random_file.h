@@ -4,14 +4,17 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
-#include "local_reads.h"
+#include "local_files.h"
 #include "rocksdb/file_system.h"
 #include "support.h"
 
 namespace lazurite {
 
+using ROCKSDB_NAMESPACE::FileOptions;
 using ROCKSDB_NAMESPACE::FileSystem;
 using ROCKSDB_NAMESPACE::FSRandomAccessFile;
 using ROCKSDB_NAMESPACE::FSRandomAccessFileOwnerWrapper;
@@ -24,25 +27,31 @@ using ROCKSDB_NAMESPACE::Slice;
 // The number of an activity in Rust.
 uint8_t ToActivity(ROCKSDB_NAMESPACE::Env::IOActivity activity);
 
-// RocksDB's own POSIX file plus a counter. Everything that is not overridden goes to the POSIX file.
+// How many bytes a batch asks for.
+inline uint64_t Bytes(const FSReadRequest* reqs, size_t num_reqs) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < num_reqs; ++i) {
+    bytes += reqs[i].len;
+  }
+  return bytes;
+}
+
+// RocksDB's own POSIX file plus a counter, for files that stay where they are. Everything that is not overridden goes to
+// the POSIX file.
 class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
  public:
-  LocalRandomFile(std::unique_ptr<FSRandomAccessFile>&& file, std::shared_ptr<LocalReads> reads)
-      : FSRandomAccessFileOwnerWrapper(std::move(file)), reads_(std::move(reads)) {}
+  LocalRandomFile(std::unique_ptr<FSRandomAccessFile>&& file, std::shared_ptr<LocalFiles> files)
+      : FSRandomAccessFileOwnerWrapper(std::move(file)), files_(std::move(files)) {}
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override {
-    return reads_->Count(ToActivity(options.io_activity), 1, n,
-                         [&] { return target()->Read(offset, n, options, result, scratch, dbg); });
+    return files_->reads.Count(ToActivity(options.io_activity), 1, n,
+                               [&] { return target()->Read(offset, n, options, result, scratch, dbg); });
   }
 
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override {
-    uint64_t bytes = 0;
-    for (size_t i = 0; i < num_reqs; ++i) {
-      bytes += reqs[i].len;
-    }
-    return reads_->Count(ToActivity(options.io_activity), num_reqs, bytes,
-                         [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); });
+    return files_->reads.Count(ToActivity(options.io_activity), num_reqs, Bytes(reqs, num_reqs),
+                               [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); });
   }
 
   // Never begins a read of its own, so that every handle that reaches Poll and AbortIO is a PendingRandomRead; RocksDB
@@ -52,12 +61,12 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   bool SubmitReadAsync(FSReadRequest& req, const IOOptions& opts, std::function<void(FSReadRequest&)> cb,
                        IODebugContext* dbg) override {
-    return reads_->Count(ToActivity(opts.io_activity), 1, req.len,
-                         [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); });
+    return files_->reads.Count(ToActivity(opts.io_activity), 1, req.len,
+                               [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); });
   }
 
  private:
-  const std::shared_ptr<LocalReads> reads_;
+  const std::shared_ptr<LocalFiles> files_;
 };
 
 // A read that Rust has begun. The bytes stay in Rust until Poll copies them, so that abandoning it needs no waiting.
@@ -83,33 +92,50 @@ class PendingRandomRead {
   void* cb_arg_;
 };
 
-// A file that Rust reads, until the whole of it is on the local disk: then it opens that file and reads there.
+// A file that RocksDB's POSIX file reads while it is on the local disk, and Rust while it is not. Where files can be let go,
+// it may go both ways, any number of times, under its readers; else only from Rust to the local disk, once.
 //
-// Before each read it asks Rust for the native path. The first answer opens the POSIX file, once, under a mutex; the
-// pointer is published with release, and from then on a read costs one acquire load more than on a local file. Reads
-// under way end where they began. Where opening fails, it goes on through Rust for ever.
+// Here: each read loads the POSIX file and reads; where the file can be let go, it enters before (one atomic operation, on
+// a cache line of its thread's own, which is the one that counts the read) and leaves behind. Elsewhere: before each read it
+// asks Rust for the native path; the first answer opens the POSIX file, under a mutex, and publishes it. LetGo takes it
+// back: from then on reads find none and go through Rust; the descriptor is closed when those who had entered before have
+// left. Where the local file cannot be it (another length, no permission), it goes on through Rust for ever.
 class RustRandomFile final : public FSRandomAccessFile {
  public:
-  RustRandomFile(Handle<lz_random, lz_random_free> file, std::shared_ptr<FileSystem> native_fs,
-                 std::shared_ptr<LocalReads> reads)
-      : file_(std::move(file)), native_fs_(std::move(native_fs)), reads_(std::move(reads)) {}
+  // `file` is null for one that is about to be opened by OpenHere.
+  RustRandomFile(std::string path, std::shared_ptr<lz_env> env, Handle<lz_random, lz_random_free> file,
+                 std::shared_ptr<FileSystem> native_fs, std::shared_ptr<LocalFiles> files);
+  ~RustRandomFile() override;
+
+  // Opens the file at `native`. Called once, before anything is read. It is in the list of open files by then, so that it
+  // is let go even if it goes from the disk right behind this.
+  IOStatus OpenHere(const std::string& native, const FileOptions& options, IODebugContext* dbg);
+
+  // Has reads go through Rust from now on, and moves the POSIX file to `owners`. False where Rust cannot read it. Called
+  // only for files that can be let go.
+  bool LetGo(OpenDescriptors* owners) noexcept;
+
+  // The tick at which it was opened on the local disk, or a user last read it there.
+  uint32_t LastUsed() const noexcept { return last_used_.load(std::memory_order_relaxed); }
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override;
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override;
+  // Not supported while it is here, as with LocalRandomFile, and for the same reason.
   IOStatus ReadAsync(FSReadRequest& req, const IOOptions& opts, std::function<void(FSReadRequest&, void*)> cb,
                      void* cb_arg, void** io_handle, IOHandleDeleter* del_fn, IODebugContext* dbg) override;
   IOStatus Prefetch(uint64_t offset, size_t n, const IOOptions& options, IODebugContext* dbg) override;
   IOStatus GetFileSize(uint64_t* result) override;
+  // Stays what it was at first, wherever the file goes.
   size_t GetUniqueId(char* id, size_t max_size) const override;
   // Kept for the local file: RocksDB tells its access pattern once, when it opens a table.
   void Hint(AccessPattern pattern) override;
 
-  // There is nothing here to forget; the chunks of a remote file are Rust's to keep or drop.
-  IOStatus InvalidateCache(size_t /*offset*/, size_t /*length*/) override { return IOStatus::OK(); }
+  // Elsewhere there is nothing to forget; the chunks of a remote file are Rust's to keep or drop.
+  IOStatus InvalidateCache(size_t offset, size_t length) override;
 
   // Any byte range can be read: RocksDB would otherwise round what it reads ahead to pages, and so ask for a piece of data
-  // beside each tail. The swapped file is opened for buffered reads, which need no alignment either.
+  // beside each tail. The local file is opened for buffered reads, which need no alignment either.
   size_t GetRequiredBufferAlignment() const override { return 1; }
 
   // Left to the base class: use_direct_io (false),
@@ -117,18 +143,43 @@ class RustRandomFile final : public FSRandomAccessFile {
   // with coroutines calls it).
 
  private:
-  FSRandomAccessFile* Native() const noexcept;
-  FSRandomAccessFile* OpenNative() const noexcept;
+  // The POSIX file, and the promise that it stays open for as long as this lives.
+  struct Native {
+    std::optional<LocalReads::Inside> inside;  // none where it is never let go
+    FSRandomAccessFile* file;
+    FSRandomAccessFile* operator->() const noexcept { return file; }
+  };
 
-  const Handle<lz_random, lz_random_free> file_;
+  // For `n` reads, which are counted here where the file can be let go. None where Rust reads.
+  std::optional<Native> Here(uint8_t activity, uint64_t n) const noexcept;
+  // For what is no read.
+  std::optional<Native> Here() const noexcept { return Here(0, 0); }
+  // Makes `n` reads of `bytes` in all, on the local disk, and counts them.
+  template <typename Make>
+  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Make&& make) const;
+  bool TryOpenHere() const noexcept;
+  void Publish(std::unique_ptr<FSRandomAccessFile> opened) const noexcept;
+  void Used(const IOOptions& options) const noexcept;
+  // Not null where Here() gave none.
+  const lz_random* Rust() const noexcept { return rust_.load(std::memory_order_acquire); }
+
+  const std::string path_;
+  const std::shared_ptr<lz_env> env_;
   const std::shared_ptr<FileSystem> native_fs_;
-  const std::shared_ptr<LocalReads> reads_;
+  const std::shared_ptr<LocalFiles> files_;
+  const bool releasable_;
 
   std::atomic<AccessPattern> pattern_{kNormal};
+  mutable std::atomic<uint32_t> last_used_{0};
+  std::atomic<const lz_random*> rust_;
   mutable std::atomic<FSRandomAccessFile*> native_{nullptr};
   mutable std::atomic<bool> native_failed_{false};
   mutable std::mutex native_mutex_;
-  mutable std::unique_ptr<FSRandomAccessFile> native_owner_;  // written once, under the mutex
+  // Below: under the mutex.
+  Handle<lz_random, lz_random_free> rust_owner_;
+  mutable std::unique_ptr<FSRandomAccessFile> native_owner_;
+  bool opened_here_ = false;
+  std::string native_id_;  // what the POSIX file that it was opened with answered
 };
 
 }  // namespace lazurite

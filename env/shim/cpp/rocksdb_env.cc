@@ -1,36 +1,56 @@
-// Makes the rocksdb_env_t that the rocksdb crate takes, and the counters that Rust reads.
+// Makes the rocksdb_env_t that the rocksdb crate takes, and what Rust is told of the local files.
 
 #include "rocksdb_env.h"
 
 #include "file_system.h"
 
-struct lz_counters {
-  std::shared_ptr<lazurite::LocalReads> local_reads;
+struct lz_local_files {
+  std::shared_ptr<lazurite::LocalFiles> files;
 };
 
 extern "C" {
 
-rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_counters** counters) noexcept {
+rocksdb_env_t* lz_rocksdb_env_create(lz_env* env, lz_local_files** files) noexcept {
   try {
-    // From here on `env` is released exactly once: by the last file system or directory that holds it.
+    // From here on `env` is released exactly once: by the last file system, file or directory that holds it.
     std::shared_ptr<lz_env> shared(env, lazurite::FreeWith<lz_env_release>());
-    auto reads = std::make_shared<lazurite::LocalReads>();
+    auto local = std::make_shared<lazurite::LocalFiles>();
     auto result = std::make_unique<rocksdb_env_t>();
-    auto counts = std::make_unique<lz_counters>(lz_counters{reads});
-    auto fs = std::make_shared<lazurite::EnvFileSystem>(std::move(shared), std::move(reads));
+    auto handle = std::make_unique<lz_local_files>(lz_local_files{local});
+    auto fs = std::make_shared<lazurite::EnvFileSystem>(std::move(shared), std::move(local));
     result->rep = ROCKSDB_NAMESPACE::NewCompositeEnv(std::move(fs)).release();
     result->is_default = false;
-    *counters = counts.release();
+    *files = handle.release();
     return result.release();
   } catch (...) {
     return nullptr;
   }
 }
 
-void lz_counters_local_reads(const lz_counters* counters, lz_local_reads* sums) noexcept {
-  counters->local_reads->Sum(sums);
+void lz_local_files_reads(const lz_local_files* files, lz_local_reads* sums) noexcept {
+  files->files->reads.Sum(sums);
 }
 
-void lz_counters_free(lz_counters* counters) noexcept { delete counters; }
+void lz_local_files_keep_releasable(const lz_local_files* files) noexcept { files->files->KeepReleasable(); }
+
+uint8_t lz_local_files_release(const lz_local_files* files, lz_slice path) noexcept {
+  try {
+    return files->files->Release(std::string(path.data, path.len)) ? 1 : 0;
+  } catch (...) {
+    return 0;
+  }
+}
+
+uint32_t lz_local_files_idle(const lz_local_files* files, lz_slice path) noexcept {
+  try {
+    return files->files->Idle(std::string(path.data, path.len));
+  } catch (...) {
+    return 0;
+  }
+}
+
+void lz_local_files_tick(const lz_local_files* files) noexcept { files->files->Tick(); }
+
+void lz_local_files_free(lz_local_files* files) noexcept { delete files; }
 
 }  // extern "C"

@@ -3,7 +3,8 @@
 //! A `FileSystem` in C++ (`cpp/`) forwards to Rust over a hand-written C ABI (`cpp/abi.h`, `src/abi.rs`). Names always
 //! go to the Env. Bytes go to the Env only where it names no native path; a local file is RocksDB's own POSIX file, with
 //! no Rust, no lock and no extra system call on its reads. A file that was opened remotely and says later that it is on
-//! the local disk is swapped underneath RocksDB, without reopening anything.
+//! the local disk is swapped underneath RocksDB, without reopening anything; and back, where [`LocalFiles`] is told to let
+//! it go.
 //!
 //! RocksDB's errors are strings; [`cause`] turns one back into the typed error of the Env that failed. A panic inside an
 //! Env becomes such an error too.
@@ -34,5 +35,5 @@ mod sst_info;
 
 pub use cause::cause;
 pub use file_reads::file_reads;
-pub use rocksdb_env::{LocalReads, RocksEnv, rocksdb_env};
+pub use rocksdb_env::{LocalFiles, LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};

@@ -1,15 +1,15 @@
-//! [`RocksEnv`]: the `rocksdb::Env` and the counters of its local reads.
+//! [`RocksEnv`]: the `rocksdb::Env`, and [`LocalFiles`]: what is open in it on the local disk.
 
-use std::{ffi::c_void, fmt, ptr, sync::Arc};
+use std::{ffi::c_void, fmt, path::Path, ptr, sync::Arc};
 
 use lazurite_env::{Activity, Env, Error, ErrorKind, Result};
 use librocksdb_sys::rocksdb_env_t;
 
-use crate::env::EnvHandle;
+use crate::{abi::Slice, env::EnvHandle};
 
-/// `lz_counters`, owned by C++ code and freed here.
+/// `lz_local_files`, owned by C++ code and freed here.
 #[repr(C)]
-struct Counters {
+struct Raw {
     _opaque: [u8; 0],
 }
 
@@ -33,9 +33,13 @@ pub struct LocalReads {
 }
 
 unsafe extern "C" {
-    fn lz_rocksdb_env_create(env: *mut c_void, counters: *mut *mut Counters) -> *mut rocksdb_env_t;
-    fn lz_counters_local_reads(counters: *const Counters, sums: *mut LocalReads);
-    fn lz_counters_free(counters: *mut Counters);
+    fn lz_rocksdb_env_create(env: *mut c_void, files: *mut *mut Raw) -> *mut rocksdb_env_t;
+    fn lz_local_files_reads(files: *const Raw, sums: *mut LocalReads);
+    fn lz_local_files_keep_releasable(files: *const Raw);
+    fn lz_local_files_release(files: *const Raw, path: Slice) -> u8;
+    fn lz_local_files_idle(files: *const Raw, path: Slice) -> u32;
+    fn lz_local_files_tick(files: *const Raw);
+    fn lz_local_files_free(files: *mut Raw);
 }
 
 /// A `rocksdb::Env` over a [`lazurite_env::Env`]. Give it to `rocksdb::Options::set_env`, which keeps a count of its
@@ -44,22 +48,36 @@ unsafe extern "C" {
 /// The Arc of the Env is released when the last count, of databases and files too, is gone.
 pub struct RocksEnv {
     env: rocksdb::Env,
-    counters: *mut Counters,
+    files: LocalFiles,
 }
 
-// SAFETY: the pointer is not aliased mutably before Drop, and what it points to is a set of atomics.
-unsafe impl Send for RocksEnv {}
-// SAFETY: as above; C++ only loads the atomics.
-unsafe impl Sync for RocksEnv {}
+/// The files that RocksDB has open on the local disk, by one [`RocksEnv`]. Cheap to clone; holds neither the Env nor a
+/// database. Any thread may call it, but none from inside a read.
+#[derive(Clone)]
+pub struct LocalFiles(Arc<Owned>);
+
+struct Owned(*mut Raw);
+
+// SAFETY: what the pointer leads to is a set of atomics and a map under a mutex; it is freed by the last owner.
+unsafe impl Send for Owned {}
+// SAFETY: as above.
+unsafe impl Sync for Owned {}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: it is freed here only.
+        unsafe { lz_local_files_free(self.0) }
+    }
+}
 
 /// Makes a `rocksdb::Env` of `env`. Does no I/O.
 ///
 /// Background threads are those of RocksDB's default Env, shared by the process. Fails only where memory runs out.
 pub fn rocksdb_env(env: Arc<dyn Env>) -> Result<RocksEnv> {
-    let mut counters = ptr::null_mut();
+    let mut files = ptr::null_mut();
     let handle = Box::into_raw(Box::new(EnvHandle(env)));
-    // SAFETY: C++ takes the handle whatever happens, and writes `counters` where it gives an Env.
-    let raw = unsafe { lz_rocksdb_env_create(handle.cast(), &mut counters) };
+    // SAFETY: C++ takes the handle whatever happens, and writes `files` where it gives an Env.
+    let raw = unsafe { lz_rocksdb_env_create(handle.cast(), &mut files) };
     if raw.is_null() {
         return Err(Error::new(
             ErrorKind::Io,
@@ -71,7 +89,7 @@ pub fn rocksdb_env(env: Arc<dyn Env>) -> Result<RocksEnv> {
     Ok(RocksEnv {
         // SAFETY: `raw` is the struct that RocksDB's C API frees, and nobody else holds it.
         env: unsafe { rocksdb::Env::from_raw(raw) },
-        counters,
+        files: LocalFiles(Arc::new(Owned(files))),
     })
 }
 
@@ -93,18 +111,61 @@ impl RocksEnv {
         Activity::ALL.map(|activity| (activity, sums[activity as usize]))
     }
 
+    /// What is open on the local disk.
+    pub fn local_files(&self) -> LocalFiles {
+        self.files.clone()
+    }
+
     fn sums(&self) -> [LocalReads; ACTIVITIES] {
         let mut sums = [LocalReads::default(); ACTIVITIES];
-        // SAFETY: `counters` lives until Drop; the call writes `ACTIVITIES` sums, for which there is room.
-        unsafe { lz_counters_local_reads(self.counters, sums.as_mut_ptr()) };
+        // SAFETY: the pointer is valid for as long as `files` lives; the call writes `ACTIVITIES` sums, for which there is
+        // room.
+        unsafe { lz_local_files_reads(self.files.0.0, sums.as_mut_ptr()) };
         sums
     }
 }
 
-impl Drop for RocksEnv {
-    fn drop(&mut self) {
-        // SAFETY: it is freed here only.
-        unsafe { lz_counters_free(self.counters) }
+impl LocalFiles {
+    /// Files that are opened from now on, and read neither directly nor by mmap, can be [released](Self::release), also where
+    /// they are remote at first. A read of such a file on the local disk costs one atomic operation more.
+    pub fn keep_releasable(&self) {
+        // SAFETY: the pointer is valid for as long as `self` lives.
+        unsafe { lz_local_files_keep_releasable(self.0.0) }
+    }
+
+    /// Has every open file of `path` read through its Env from now on, and closes what it has open on the local disk, so
+    /// that the space of an unlinked file is free on return. Reads under way end where they began: this waits for them.
+    ///
+    /// The Env must already open `path` as a file that is not local, with the same content.
+    ///
+    /// `false`: something stays open. The Env could not open the file, and it is read on the local disk as before; or a
+    /// reader did not end within a second, and its descriptor is closed at a later call or [tick](Self::tick). No read fails
+    /// in either case. Files that cannot be released (see [`keep_releasable`](Self::keep_releasable)) are not known here:
+    /// they stay open, and nothing is said of them.
+    pub fn release(&self, path: &Path) -> bool {
+        // SAFETY: as above; the path is borrowed for the call.
+        unsafe { lz_local_files_release(self.0.0, Slice::of(path)) != 0 }
+    }
+
+    /// Moves the clock of [`idle`](Self::idle) on by one tick, and closes what [`release`](Self::release) could not, where its
+    /// readers have ended since. Blocks for two milliseconds at most.
+    pub fn tick(&self) {
+        // SAFETY: as above.
+        unsafe { lz_local_files_tick(self.0.0) }
+    }
+
+    /// Ticks since `path` was opened on the local disk, or last read there for a user (not a compaction, say); `None` where
+    /// no [releasable](Self::keep_releasable) file of that path is open.
+    pub fn idle(&self, path: &Path) -> Option<u32> {
+        // SAFETY: as above; the path is borrowed for the call.
+        let idle = unsafe { lz_local_files_idle(self.0.0, Slice::of(path)) };
+        (idle != u32::MAX).then_some(idle)
+    }
+}
+
+impl fmt::Debug for LocalFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LocalFiles")
     }
 }
 

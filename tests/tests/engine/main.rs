@@ -2,6 +2,8 @@
 
 mod asynchronous;
 mod batches;
+mod budget;
+mod budget_edges;
 mod cache;
 mod costs;
 mod downloads;

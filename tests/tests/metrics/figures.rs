@@ -10,11 +10,15 @@ use crate::exposition::{ENDPOINT, Scrape, scrape};
 
 const KEYS: u64 = 2_000;
 
+/// More than any job here takes.
+const DISK_BUDGET: u64 = 1 << 40;
+
 fn quiet(builder: StateBackendBuilder, job: &str) -> StateBackendBuilder {
     let _ = *ENDPOINT;
     builder
         .job(job)
         .cache_bytes(64 << 20)
+        .disk_budget_bytes(DISK_BUDGET)
         .load_policy(LoadPolicy::OnDemand)
         .rocksdb(RocksDbOptions {
             auto_compactions: false,
@@ -178,6 +182,34 @@ fn a_cold_restore_and_its_reads_are_in_the_figures() {
     let done = [("backend", job), ("state", "done")];
     assert_eq!(u.value("lazurite_download_files", &done), 1.0);
     requests_are_those_of_the_store(&world, job, &u);
+}
+
+#[test]
+fn the_disk_budget_and_demotions_are_in_the_figures() {
+    let job = "budget";
+    let world = World::new();
+    let backend = quiet(world.builder(), job).open().unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    // Eight files of a megabyte.
+    for part in 0..8 {
+        fill(&table, part * 1_000..(part + 1) * 1_000, 0, 1_000);
+        snapshot(&backend);
+    }
+    let s = scrape();
+    let of = |scrape: &Scrape, name: &str| scrape.value(name, &[("backend", job)]) as u64;
+    assert_eq!(of(&s, "lazurite_disk_budget_bytes"), DISK_BUDGET);
+    assert!(of(&s, "lazurite_disk_table_bytes") > 8_000_000);
+    assert_eq!(of(&s, "lazurite_demotions_total"), 0);
+    backend.set_disk_budget_bytes(4 << 20).unwrap();
+    let s = scrape();
+    let tier = backend.tier();
+    assert!(tier.demotions >= 4, "{tier:?}");
+    assert_eq!(of(&s, "lazurite_disk_budget_bytes"), 4 << 20);
+    assert!(of(&s, "lazurite_disk_table_bytes") <= 4 << 20);
+    assert_eq!(of(&s, "lazurite_demotions_total"), tier.demotions);
+    assert_eq!(of(&s, "lazurite_demoted_bytes_total"), tier.demoted_bytes);
+    assert_eq!(of(&s, "lazurite_demotion_failures_total"), 0);
+    assert_eq!(of(&s, "lazurite_disk_over_bytes"), 0);
 }
 
 /// The store counts by itself what passes it.

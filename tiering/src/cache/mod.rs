@@ -78,6 +78,10 @@ pub struct CacheOptions {
     pub open_objects: usize,
     /// Threads that store what reads brought. Defaults to 2; at least 1.
     pub writer_threads: usize,
+    /// Bytes of the local disk that the local table files and the cache may take together; `u64::MAX`: no limit, the
+    /// default. With a limit, local files that the store holds become remote again, the coldest first, where this or
+    /// `min_free_bytes` asks for it. What is guaranteed stands at the head of `disk.rs`.
+    pub disk_budget_bytes: u64,
 }
 
 impl Default for CacheOptions {
@@ -88,6 +92,7 @@ impl Default for CacheOptions {
             min_free_bytes: 256 << 20,
             open_objects: descriptors_max() / 8,
             writer_threads: 2,
+            disk_budget_bytes: u64::MAX,
         }
     }
 }
@@ -239,6 +244,14 @@ impl Cache {
         let _ = self.reserve(0, 0);
     }
 
+    /// Lets nothing more in beyond `bytes`, and evicts nothing yet.
+    pub fn lower_budget(&self, bytes: u64) {
+        let mut state = self.state();
+        if bytes < state.budget {
+            state.set_budget(bytes);
+        }
+    }
+
     /// What the cache takes and may take.
     pub fn usage(&self) -> CacheUse {
         let state = self.state();
@@ -272,6 +285,13 @@ impl Cache {
     /// The same, for whoever saw something of this life of the object: a later one is not meant.
     fn retire_life(&self, object: ObjectId, number: u64) {
         self.retire_if(object, |file| file.number == number);
+    }
+
+    /// The same, unless it `is_wanted` now; asked only where something is known of it.
+    pub fn retire_unless(&self, object: ObjectId, is_wanted: impl FnOnce() -> bool) {
+        if self.knows(object) {
+            self.retire_if(object, |_| !is_wanted());
+        }
     }
 
     /// The same, where `condition` holds now.

@@ -3,13 +3,13 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Mutex, RwLock,
-        atomic::{AtomicU8, Ordering},
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
 };
 
 use bytes::Bytes;
-use lazurite_env::{Error, ErrorKind, Result, remote::Key};
+use lazurite_env::{Error, ErrorKind, RandomFile, Result, remote::Key};
 
 use crate::{
     Checksum,
@@ -28,13 +28,14 @@ pub struct RemoteFile {
     pub checksum: Checksum,
 }
 
-/// Where the end of a table file lies in the tail bundle.
+/// Where the end of a table file lies beside it: in the tail bundle, or in a file of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TailSpec {
-    /// The first byte of the file that the bundle holds; the bundle holds it from there to its end.
+    /// The first byte of the file that is in it; it is there from that one to its end.
     pub offset: u64,
-    /// Where that byte is in the bundle.
-    pub bundle_offset: u64,
+    /// Where that byte is in the bundle. `None`: the bundle does not hold it. It is kept in a file of its own while the
+    /// table is remote after a [demotion](crate::CacheOptions::disk_budget_bytes).
+    pub bundle_offset: Option<u64>,
     /// The xxh3-128 of those bytes.
     pub checksum: Checksum,
 }
@@ -48,7 +49,7 @@ pub struct CatalogEntry {
     pub level: u8,
     /// The remote object that it is.
     pub file: RemoteFile,
-    /// Its end in the tail bundle, where that holds it.
+    /// Where its end is kept beside it, where that is known.
     pub tail: Option<TailSpec>,
 }
 
@@ -83,8 +84,9 @@ impl CatalogEntry {
                     .file
                     .len
                     .checked_sub(tail.offset)
-                    .and_then(|len| tail.bundle_offset.checked_add(len));
-                if end.is_none_or(|end| end > bundle_len) {
+                    .and_then(|len| tail.bundle_offset.unwrap_or(0).checked_add(len));
+                let in_bundle = tail.bundle_offset.is_some();
+                if end.is_none_or(|end| in_bundle && end > bundle_len) {
                     return bad("its tail is outside of the file or of the tail bundle");
                 }
             }
@@ -118,6 +120,12 @@ pub(crate) struct Entry {
     residency: AtomicU8,
     /// Dropped at promotion, so that the bundle's memory is free once every file is local.
     tail: RwLock<Option<Bytes>>,
+    /// This process knows that the store has the object: without that, a local file is the only one.
+    stored: AtomicBool,
+    /// The file of the catalog names it, whichever write of that file was the last to reach the disk.
+    durable: AtomicBool,
+    /// The local file, for handles that read it through this crate.
+    local: RwLock<Option<Arc<dyn RandomFile>>>,
 }
 
 impl Entry {
@@ -128,6 +136,9 @@ impl Entry {
             moving: Mutex::new(()),
             residency: AtomicU8::new(Residency::Gone as u8),
             tail: RwLock::new(tail),
+            stored: AtomicBool::new(false),
+            durable: AtomicBool::new(false),
+            local: RwLock::default(),
         }
     }
 
@@ -164,6 +175,54 @@ impl Entry {
     pub fn tail(&self) -> Option<(u64, Bytes)> {
         let bytes = read(&self.tail).clone()?;
         self.facts.tail.map(|spec| (spec.offset, bytes))
+    }
+
+    /// Keeps the end of the file in memory: the bytes that `facts.tail` names.
+    pub fn set_tail(&self, tail: Bytes) {
+        *write(&self.tail) = Some(tail);
+    }
+
+    /// Tells that the object is complete in the store.
+    pub fn set_stored(&self) {
+        self.stored.store(true, Ordering::Release);
+    }
+
+    /// True where this process knows that the object is complete in the store.
+    pub fn is_stored(&self) -> bool {
+        self.stored.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_durable(&self, durable: bool) {
+        self.durable.store(durable, Ordering::Release);
+    }
+
+    /// True where the catalog on the disk names it, for as long as it is catalogued.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// The local file; `open` opens it where it is there and nobody has.
+    pub fn local_file(
+        &self,
+        open: impl FnOnce() -> Result<Box<dyn RandomFile>>,
+    ) -> Result<Option<Arc<dyn RandomFile>>> {
+        if let Some(file) = &*read(&self.local) {
+            return Ok(Some(file.clone()));
+        }
+        if !self.is_local() {
+            return Ok(None);
+        }
+        let file: Arc<dyn RandomFile> = open()?.into();
+        let mut local = write(&self.local);
+        if local.is_none() && self.is_local() {
+            *local = Some(file.clone());
+        }
+        Ok(Some(file))
+    }
+
+    /// Closes the local file, once its readers have left. It is not local any more.
+    pub fn close_local_file(&self) {
+        *write(&self.local) = None;
     }
 
     /// Frees the tail's memory; reads there become requests.

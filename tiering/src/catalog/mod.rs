@@ -88,6 +88,9 @@ impl Catalog {
             saved: Mutex::new(0),
             unsettled: AtomicBool::new(false),
         };
+        entries
+            .iter()
+            .for_each(|(entry, _)| entry.set_durable(true));
         catalog.exchange(entries, tails);
         *lock(&catalog.saved) = read(&catalog.names).change;
         catalog
@@ -130,6 +133,39 @@ impl Catalog {
         let names = read(&self.names);
         let remote = |entry: &&Arc<Entry>| entry.residency() == Residency::Remote;
         names.live.values().filter(remote).cloned().collect()
+    }
+
+    /// True where some catalogued file is remote and this object.
+    pub fn is_remote(&self, file: &RemoteFile) -> bool {
+        let names = read(&self.names);
+        let mut live = names.live.values();
+        live.any(|entry| entry.residency() == Residency::Remote && entry.file() == file)
+    }
+
+    /// The entries that are local now.
+    pub fn local_entries(&self) -> Vec<Arc<Entry>> {
+        let names = read(&self.names);
+        let local = |entry: &&Arc<Entry>| entry.is_local();
+        names.live.values().filter(local).cloned().collect()
+    }
+
+    /// The bytes of the local files, with those of `others` that are not catalogued, and of the remote ones; each catalogued
+    /// file rounded up as by `round`.
+    pub fn bytes(&self, round: impl Fn(u64) -> u64, others: &BTreeMap<String, u64>) -> (u64, u64) {
+        let names = read(&self.names);
+        let others = others
+            .iter()
+            .filter(|(name, _)| !names.live.contains_key(*name));
+        let (mut local, mut remote) = (others.map(|(_, len)| len).sum(), 0);
+        for entry in names.live.values() {
+            let len = round(entry.file().len);
+            match entry.residency() {
+                Residency::Local => local += len,
+                Residency::Remote => remote += len,
+                Residency::Gone => {}
+            }
+        }
+        (local, remote)
     }
 
     /// Objects that may still be read: catalogued, in the file, or held by an open handle.
@@ -220,6 +256,9 @@ impl Catalog {
     ) -> Result<()> {
         let mut saved = lock(&self.saved);
         let files: Vec<_> = entries.iter().map(|(entry, _)| entry.clone()).collect();
+        // Where this fails, the file may be the new one.
+        let old = read(&self.names).live.clone();
+        old.values().for_each(|entry| entry.set_durable(false));
         self.write_file(tails.as_ref(), &files)?;
         *saved = self.exchange(entries, tails);
         Ok(())
@@ -230,6 +269,7 @@ impl Catalog {
         self.unsettled.store(true, Ordering::Release);
         self.base.write_atomic(&self.path, &bytes)?;
         self.unsettled.store(false, Ordering::Release);
+        entries.iter().for_each(|entry| entry.set_durable(true));
         Ok(())
     }
 

@@ -40,17 +40,11 @@ pub(super) fn transfer_small(
     shared: &Arc<Shared>,
     options: &DownloadOptions,
     entry: &Entry,
-    object: &Object,
 ) -> Result<Outcome> {
     let Some(_room) = core.cache.room_for(entry.file().len)? else {
         return Ok(Outcome::Crowded);
     };
-    let outcome = transfer(core, shared, options, entry)?;
-    if outcome == Outcome::Promoted && core.cache.knows(object.id) {
-        // Reads brought some of it meanwhile.
-        core.uncache(entry.file());
-    }
-    Ok(outcome)
+    transfer(core, shared, options, entry)
 }
 
 /// Brings `entry` here and promotes it. Blocks. Leaves no `.part` file behind unless even deleting that fails.

@@ -50,6 +50,8 @@ pub(super) enum Outcome {
     Abandoned,
     /// Other downloads have the room that it needs.
     Crowded,
+    /// The disk budget has no room for it, nor for any longer file.
+    Refused,
 }
 
 /// Brings `entry` here and promotes it. Blocks.
@@ -65,8 +67,8 @@ pub(super) fn transfer(
         Ok(Outcome::Abandoned)
     };
     let residency = entry.residency();
-    if residency == Residency::Gone {
-        // Deleted before its file was there to go with it.
+    if residency == Residency::Gone || matches!(result, Ok(Outcome::Promoted)) {
+        // Deleted before its file was there to go with it; or readers began to keep some of it again before it was local.
         core.uncache(entry.file());
     }
     match result {
@@ -81,9 +83,19 @@ fn transfer_remote(
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
+    let _admitted = match core.admit(entry) {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => return Ok(Outcome::Crowded),
+        Err(error) => {
+            // With state larger than the disk this is how it always is.
+            tracing::debug!(%error, "not brought");
+            shared.no_room(error);
+            return Ok(Outcome::Refused);
+        }
+    };
     let object = Object::new(entry.file());
     if stream::is_quicker(core, options, entry, &object) {
-        return stream::transfer_small(core, shared, options, entry, &object);
+        return stream::transfer_small(core, shared, options, entry);
     }
     let hold = match core.cache.hold(&object) {
         Ok(Some(hold)) => hold,
@@ -251,10 +263,14 @@ pub(super) fn promote(
         if entry.residency() != Residency::Remote {
             return Ok(Outcome::Abandoned);
         }
+        // What it took of the cache's room is the tables' before it is free.
+        let landing = core.land(entry);
         rename(&core.layout.db.join(entry.name()))?;
-        core.catalog.set_residency(entry, Residency::Local);
+        landing.landed(entry);
+        // While a demotion, which keeps a tail, has to wait.
+        entry.set_stored();
+        entry.drop_tail();
     }
-    entry.drop_tail();
     if let Err(error) = core.base.sync_dir(&core.layout.db) {
         // It is local and right; only a power cut may make it remote again.
         tracing::warn!(%error, "promoted file is not yet durable");

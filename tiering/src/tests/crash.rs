@@ -259,7 +259,7 @@ fn a_name_that_was_freed_is_not_found_with_its_old_bytes() {
     let bytes = content(99, 1000);
     machine.world.store.insert(&key(99), bytes.clone());
     union
-        .record_uploaded(&[(name(99), 0, remote_file(99, &bytes))])
+        .record_uploaded(&[uploaded(&name(99), 99, &bytes)])
         .unwrap();
     machine.after_power_cuts("", |_, _, found, what| {
         assert!(found.is_superset(&names(&[20, 21])), "{what}: {found:?}");
@@ -274,7 +274,7 @@ fn uploads_are_catalogued_or_not() {
             machine.world.store.insert(&key(99), bytes.clone());
             machine
                 .union
-                .record_uploaded(&[(name(99), 0, remote_file(99, &bytes))])
+                .record_uploaded(&[uploaded(&name(99), 99, &bytes)])
         },
         |machine, done, what| {
             machine.check_contents(what);

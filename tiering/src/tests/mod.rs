@@ -10,6 +10,8 @@ mod cache_measure;
 mod cache_model;
 mod cache_stress;
 mod crash;
+mod demote;
+mod disk;
 mod download;
 mod names;
 mod observed;
@@ -87,6 +89,22 @@ fn remote_file(seed: u64, bytes: &[u8]) -> RemoteFile {
     }
 }
 
+/// What an upload of `bytes` as the table `name` is recorded as.
+fn uploaded(name: &str, seed: u64, bytes: &[u8]) -> CatalogEntry {
+    let tail = TAIL.min(bytes.len() as u64);
+    let offset = bytes.len() as u64 - tail;
+    CatalogEntry {
+        name: name.to_owned(),
+        level: 1,
+        file: remote_file(seed, bytes),
+        tail: Some(TailSpec {
+            offset,
+            bundle_offset: None,
+            checksum: Checksum::of(&bytes[offset as usize..]),
+        }),
+    }
+}
+
 impl World {
     fn new() -> Self {
         World {
@@ -138,7 +156,7 @@ impl World {
                 file: remote_file(seed, &bytes),
                 tail: Some(TailSpec {
                     offset: len as u64 - tail_len,
-                    bundle_offset: snapshot.tails.len() as u64,
+                    bundle_offset: Some(snapshot.tails.len() as u64),
                     checksum: Checksum::of(&bytes[len - tail_len as usize..]),
                 }),
             });

@@ -167,7 +167,7 @@ fn uploaded_files_are_catalogued_durably() {
     let bytes = content(7, 500);
     world.store.insert(&key(7), bytes.clone());
     write_file(&*union, &db(&name(50)), &bytes).unwrap();
-    let upload = |number, len: usize| (name(number), 1, remote_file(7, &bytes[..len]));
+    let upload = |number, len: usize| uploaded(&name(number), 7, &bytes[..len]);
     // One that was deleted meanwhile is left out.
     union
         .record_uploaded(&[upload(50, 500), upload(51, 500)])
@@ -179,7 +179,7 @@ fn uploaded_files_are_catalogued_durably() {
     assert!(union.record_uploaded(&[upload(50, 400)]).is_err());
     assert!(
         union
-            .record_uploaded(&[("../x".into(), 0, remote_file(7, &bytes))])
+            .record_uploaded(&[uploaded("../x", 7, &bytes)])
             .is_err()
     );
     // The name of the local file was never synced: it is lost, and remote.

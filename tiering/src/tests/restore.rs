@@ -120,7 +120,7 @@ fn hostile_metadata_is_refused_and_changes_nothing() {
     let tail = |offset, bundle_offset| {
         Some(TailSpec {
             offset,
-            bundle_offset,
+            bundle_offset: Some(bundle_offset),
             checksum: Checksum::of(b""),
         })
     };

@@ -21,6 +21,28 @@ impl Core {
         (entry.residency() == Residency::Remote).then_some(entry)
     }
 
+    /// Does what is asked of the file at `path` where its bytes are. A file that leaves the local disk between the look and
+    /// the use is looked at again.
+    fn wherever<T>(
+        &self,
+        path: &Path,
+        remote: impl FnOnce(Arc<Entry>) -> Result<T>,
+        local: impl Fn() -> Result<T>,
+    ) -> Result<T> {
+        if let Some(entry) = self.remote(path) {
+            return remote(entry);
+        }
+        match local() {
+            Err(error) if error.is_not_found() => match self.remote(path) {
+                Some(entry) => remote(entry),
+                // It may have come back meanwhile.
+                None if self.names_a_table(path) => local(),
+                None => Err(error),
+            },
+            result => result,
+        }
+    }
+
     fn names_a_table(&self, path: &Path) -> bool {
         self.layout.table(path).is_some()
     }
@@ -34,20 +56,22 @@ impl UnionEnv {
 
 impl Env for UnionEnv {
     fn open_sequential(&self, path: &Path) -> Result<Box<dyn SequentialFile>> {
-        match self.core.remote(path) {
-            Some(entry) => {
+        self.core.wherever(
+            path,
+            |entry| {
                 let len = entry.file().len;
-                Ok(Box::new(Sequential::new(self.table_file(entry, path), len)))
-            }
-            None => self.core.base.open_sequential(path),
-        }
+                Ok(Box::new(Sequential::new(self.table_file(entry, path), len)) as _)
+            },
+            || self.core.base.open_sequential(path),
+        )
     }
 
     fn open_random(&self, path: &Path) -> Result<Box<dyn RandomFile>> {
-        match self.core.remote(path) {
-            Some(entry) => Ok(Box::new(self.table_file(entry, path))),
-            None => self.core.base.open_random(path),
-        }
+        self.core.wherever(
+            path,
+            |entry| Ok(Box::new(self.table_file(entry, path)) as _),
+            || self.core.base.open_random(path),
+        )
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn WritableFile>> {
@@ -133,15 +157,16 @@ impl Env for UnionEnv {
 
     /// A remote table has one link and was changed when the catalog was loaded.
     fn stat(&self, path: &Path) -> Result<Stat> {
-        match self.core.remote(path) {
-            Some(entry) => Ok(Stat {
+        let remote = |entry: Arc<Entry>| {
+            Ok(Stat {
                 kind: FileKind::File,
                 len: entry.file().len,
                 links: 1,
                 modified: self.core.loaded,
-            }),
-            None => self.core.base.stat(path),
-        }
+            })
+        };
+        self.core
+            .wherever(path, remote, || self.core.base.stat(path))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
@@ -153,6 +178,7 @@ impl Env for UnionEnv {
         self.core.base.sync_dir(path)?;
         if path == self.core.layout.db {
             self.core.catalog.save()?;
+            self.core.disk.prod();
         }
         Ok(())
     }
@@ -168,6 +194,8 @@ impl Env for UnionEnv {
             match self.core.catalog.lookup(name) {
                 Some(entry) if !entry.is_local() => return None,
                 None if self.core.catalog.is_unsettled() => return None,
+                // Perhaps a new one is about to be written.
+                None => self.core.disk.prod(),
                 _ => {}
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! * Only table files directly in the db directory are ever remote. Every other path passes through to the base Env.
-//! * A path is looked up without I/O. Creating a table that is not catalogued takes no lock.
+//! * A path is looked up without I/O. Creating a table that is not catalogued takes no lock that is held across I/O.
 //! * Table files are immutable, and a file number is used once between two restores, as RocksDB does.
 //!
 //! # Crash story
@@ -13,9 +13,11 @@
 //!   crash leaves the file there, local, or not, remote.
 //! * **Cache.** What is in it was verified when it is used, and is removed when no catalogued file is remote that needs it;
 //!   see [`cache`](crate::cache).
+//! * **Demotion.** See [`demote`]. **Disk budget.** See [`disk`](crate::disk).
 //! * **Restore.** See [`UnionEnv::restore`]. **Upload.** See [`UnionEnv::record_uploaded`].
 //! * Rename, link and create of catalogued names: see [`names`].
 
+mod demote;
 mod env;
 mod names;
 mod random;
@@ -26,7 +28,7 @@ use std::{
     collections::HashSet,
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::SystemTime,
 };
 
@@ -41,6 +43,7 @@ use crate::{
     ahead::Scans,
     cache::{Cache, Object, Parts},
     catalog::{Catalog, Decoded, Entry, Residency},
+    disk::Disk,
     layout::{Layout, is_table_name},
     reads::{ReadObserver, ReadStats},
     stats::Counters,
@@ -48,6 +51,7 @@ use crate::{
     tails,
 };
 
+pub use demote::OpenFiles;
 pub use restore::Reuse;
 
 /// What a [`UnionEnv`] is made of.
@@ -84,6 +88,9 @@ pub(crate) struct Core {
     pub scans: Scans,
     /// Held, also across local I/O, by whatever deletes, renames, links or catalogues a table. Lookups do not take it.
     pub naming: Mutex<()>,
+    pub disk: Disk,
+    /// Who has local files open without this crate's knowing.
+    pub open_files: OnceLock<Arc<dyn OpenFiles>>,
     /// What a remote file shows as its time of change.
     loaded: SystemTime,
 }
@@ -149,21 +156,29 @@ impl UnionEnv {
             (*residency == Residency::Remote).then(|| facts.file.clone())
         };
         let wanted: Vec<_> = entries.iter().filter_map(remote).collect();
+        let mut own_tails = HashSet::new();
         let entries = entries
             .into_iter()
             .map(|(facts, residency)| {
+                if residency == Residency::Remote {
+                    own_tails.insert(tails::own_name(&facts.name));
+                }
                 let tail = match residency {
                     Residency::Local => None,
-                    _ => tails::slice(tail_bytes.as_ref(), &facts),
+                    _ => tails::slice(tail_bytes.as_ref(), &facts)
+                        .or_else(|| tails::load_own(&*base, &layout.tails, &facts)),
                 };
                 (Arc::new(Entry::new(facts, tail)), residency)
             })
             .collect();
-        tails::remove_others(&*base, &layout.download, None);
-        let keep = bundle.as_ref().map(|bundle| bundle.name.as_str());
-        tails::remove_others(&*base, &layout.tails, keep);
+        tails::remove_others(&*base, &layout.download, |_| false);
+        let bundle_name = bundle.as_ref().map(|bundle| bundle.name.as_str());
+        tails::remove_others(&*base, &layout.tails, |name| {
+            Some(name) == bundle_name || own_tails.contains(name)
+        });
 
         let counters = Arc::new(Counters::default());
+        let disk = Disk::new(&cache);
         let budget = Arc::new(TransferBudget::new(transfer_bytes_per_second));
         let cache = Cache::open(
             Parts {
@@ -188,8 +203,12 @@ impl UnionEnv {
             budget,
             scans: Scans::default(),
             naming: Mutex::new(()),
+            disk,
+            open_files: OnceLock::new(),
             loaded: SystemTime::now(),
         });
+        core.cap_cache();
+        core.start_keeper().inspect_err(|_| core.cache.close())?;
         Ok(Arc::new(UnionEnv {
             downloader: Downloader::new(core.clone(), download),
             core,
@@ -258,7 +277,11 @@ impl UnionEnv {
     pub fn stats(&self) -> TierStats {
         let remote_files = self.core.catalog.remote() as u64;
         let cache = self.core.cache.usage();
+        let disk = self.core.disk_use();
         TierStats {
+            table_bytes: disk.tables,
+            disk_budget_bytes: disk.budget,
+            disk_over_bytes: disk.over,
             cache_bytes: cache.bytes,
             cache_budget_bytes: cache.budget,
             remote_files,
@@ -287,59 +310,79 @@ impl UnionEnv {
         self.core.catalog.referenced()
     }
 
-    /// Tells that local files of the db directory (name, level, object) are now also in the remote store. Durable on
+    /// Tells that local files of the db directory are now also in the remote store. Durable on
     /// return; blocks on the disk. A file that was deleted meanwhile is left out, and one that is catalogued as that
-    /// object already is left as it is.
+    /// object already is left as it is. From now on these files may be demoted, and where the
+    /// [disk budget](CacheOptions::disk_budget_bytes) asks for it, some are on return.
     ///
     /// The objects must be complete and durable in the store before this is called.
     ///
     /// # Errors
     /// `InvalidInput` where a name is no table file's, the local length differs from the object's, or the name is
     /// catalogued as another object. After any error none of the files may be counted on to be catalogued.
-    pub fn record_uploaded(&self, files: &[(String, u8, RemoteFile)]) -> Result<()> {
-        let core = &*self.core;
-        for (name, level, file) in files {
-            let bad = |why: &str| {
-                Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "record upload",
-                    name,
-                    why,
-                ))
-            };
-            if !is_table_name(name) {
-                return bad("not the name of a table file");
-            }
-            let _naming = lock(&core.naming);
-            if let Some(entry) = core.catalog.lookup(name) {
-                if entry.file() != file {
-                    return bad("it is catalogued as another object");
-                }
-                continue;
-            }
-            match core.base.stat(&core.layout.db.join(name)) {
-                Ok(stat) if stat.len == file.len => {}
-                Ok(_) => return bad("the local file has another length than the object"),
-                Err(e) if e.is_not_found() => continue,
-                Err(e) => return Err(e),
-            }
-            let facts = CatalogEntry {
-                name: name.clone(),
-                level: *level,
-                file: file.clone(),
-                tail: None,
-            };
-            let entry = Arc::new(Entry::new(facts, None));
-            core.catalog.insert(entry, Residency::Local);
+    pub fn record_uploaded(&self, files: &[CatalogEntry]) -> Result<()> {
+        let stored = self.core.catalogue(files)?;
+        stored.iter().for_each(|entry| entry.set_stored());
+        self.core.balance();
+        Ok(())
+    }
+
+    /// The same, for who does not know yet whether the objects stay: none of these files may be demoted before
+    /// [`record_uploaded`](Self::record_uploaded) tells it of them as well.
+    ///
+    /// # Errors
+    /// As [`record_uploaded`](Self::record_uploaded).
+    pub fn catalogue_uploaded(&self, files: &[CatalogEntry]) -> Result<()> {
+        self.core.catalogue(files).map(drop)
+    }
+
+    /// Tells that the object of the catalogued file `name` is complete in the store: the file may be
+    /// [demoted](CacheOptions::disk_budget_bytes). After an [`open`](Self::open) nobody knows this of local files; a restore,
+    /// a download and [`record_uploaded`](Self::record_uploaded) tell it of theirs. No I/O.
+    pub fn confirm_stored(&self, name: &str) {
+        if let Some(entry) = self.core.catalog.lookup(name) {
+            entry.set_stored();
         }
-        core.catalog.save()
+    }
+
+    /// Has `open` asked, when a local file is to be demoted, whether it is used, and to let go of it. The first call counts.
+    /// Without, space of demoted files is free once their native handles are closed.
+    pub fn watch_open_files(&self, open: Arc<dyn OpenFiles>) {
+        // Once; the others would only be asked too late.
+        let _ = self.core.open_files.set(open);
+        self.core.disk.prod();
+    }
+
+    /// Demotes the local file `name`: its object in the store is read from now on, and its space is free. Blocks on the local
+    /// disk. `false` where it cannot be: it is not catalogued, not local, or nobody told that the store has it.
+    ///
+    /// # Errors
+    /// What the local disk says. The file is local then or, where it may be gone, remote.
+    pub fn demote(&self, name: &str) -> Result<bool> {
+        match self.core.catalog.lookup(name) {
+            Some(entry) => self.core.demote(&entry),
+            None => Ok(false),
+        }
+    }
+
+    /// Changes the disk budget ([`CacheOptions::disk_budget_bytes`]), and demotes and evicts what is too much before this
+    /// returns, which blocks on the local disk. Nothing where the union was opened without one.
+    pub fn set_disk_budget(&self, bytes: u64) {
+        self.core.set_disk_budget(bytes);
     }
 
     /// Changes what the chunk cache may take of the local disk: [`CacheOptions::budget_bytes`]. Where that is less than it
     /// takes now, cold chunks go before this returns, which blocks on the local disk; what running downloads have reserved
     /// stays theirs.
     pub fn set_cache_budget(&self, bytes: u64) {
-        self.core.cache.set_budget(bytes);
+        self.core.set_cache_budget(bytes);
+    }
+
+    /// Ends the looks at the disk budget and waits for the demotion that is under way: from now on nothing is demoted but by
+    /// [`demote`](Self::demote), and nothing more is deleted below the root because of the budget. For whoever is about to give
+    /// the directory to another while handles of this union live on.
+    pub fn stop_demotions(&self) {
+        self.core.stop_keeper();
     }
 
     /// Blocks until what reads brought so far is stored in the chunk cache, or dropped. For tests, benches, and whoever is
@@ -374,18 +417,56 @@ impl UnionEnv {
 impl Drop for UnionEnv {
     fn drop(&mut self) {
         self.downloader.stop();
+        self.core.stop_keeper();
         // Another union may be opened here: from now on nobody writes below the root.
         self.core.cache.close();
     }
 }
 
 impl Core {
+    /// Catalogues local files whose objects are `files`, durably; the entries of those that are there.
+    fn catalogue(&self, files: &[CatalogEntry]) -> Result<Vec<Arc<Entry>>> {
+        let mut entries = Vec::with_capacity(files.len());
+        for facts in files {
+            let (name, file) = (&facts.name, &facts.file);
+            let bad = |why: &str| {
+                Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "record upload",
+                    name,
+                    why,
+                ))
+            };
+            if !is_table_name(name) {
+                return bad("not the name of a table file");
+            }
+            let _naming = lock(&self.naming);
+            if let Some(entry) = self.catalog.lookup(name) {
+                if entry.file() != file {
+                    return bad("it is catalogued as another object");
+                }
+                entries.push(entry);
+                continue;
+            }
+            match self.base.stat(&self.layout.db.join(name)) {
+                Ok(stat) if stat.len == file.len => {}
+                Ok(_) => return bad("the local file has another length than the object"),
+                Err(e) if e.is_not_found() => continue,
+                Err(e) => return Err(e),
+            }
+            let entry = Arc::new(Entry::new(facts.clone(), None));
+            self.catalog.insert(entry.clone(), Residency::Local);
+            entries.push(entry);
+        }
+        self.catalog.save()?;
+        Ok(entries)
+    }
+
     /// Has the cache forget `file`, unless a remote table still is that object.
     pub fn uncache(&self, file: &RemoteFile) {
-        let remote = self.catalog.remote_entries();
-        if !remote.iter().any(|entry| entry.file() == file) {
-            self.cache.retire(Object::new(file).id);
-        }
+        let object = Object::new(file).id;
+        self.cache
+            .retire_unless(object, || self.catalog.is_remote(file));
     }
 }
 

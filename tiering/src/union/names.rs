@@ -23,6 +23,7 @@ use crate::{
     CatalogEntry,
     catalog::{Entry, Residency},
     sync::lock,
+    tails,
 };
 
 impl Core {
@@ -42,6 +43,7 @@ impl Core {
             _ => {
                 self.catalog.remove(name);
                 self.uncache(entry.file());
+                tails::remove_own(&*self.base, &self.layout.tails, &entry.facts);
                 Ok(())
             }
         }
@@ -102,7 +104,8 @@ impl Core {
         }
         self.base.sync_dir(&self.layout.db)?;
         self.catalog.remove(old);
-        self.catalog.insert(renamed(&entry, new), residency);
+        self.catalog.insert(self.renamed(&entry, new), residency);
+        tails::remove_own(&*self.base, &self.layout.tails, &entry.facts);
         Ok(())
     }
 
@@ -145,19 +148,28 @@ impl Core {
         }
         if let Some(new) = new {
             self.base.sync_dir(&self.layout.db)?;
-            self.catalog.insert(renamed(&entry, new), residency);
+            self.catalog.insert(self.renamed(&entry, new), residency);
         }
         Ok(())
     }
-}
 
-/// The same object under another name. Its tail is shared, not copied.
-fn renamed(entry: &Entry, name: &str) -> Arc<Entry> {
-    let facts = CatalogEntry {
-        name: name.to_owned(),
-        ..entry.facts.clone()
-    };
-    Arc::new(Entry::new(facts, entry.tail().map(|(_, bytes)| bytes)))
+    /// The same object under another name. Its tail is shared, not copied, but for one in a file of its own.
+    fn renamed(&self, entry: &Entry, name: &str) -> Arc<Entry> {
+        let facts = CatalogEntry {
+            name: name.to_owned(),
+            ..entry.facts.clone()
+        };
+        let tail = entry.tail().map(|(_, bytes)| bytes);
+        if let Some(tail) = &tail {
+            // Lost, it costs a request after the next open.
+            let _ = tails::store_own(&*self.base, &self.layout.tails, &facts, tail);
+        }
+        let renamed = Entry::new(facts, tail);
+        if entry.is_stored() {
+            renamed.set_stored();
+        }
+        Arc::new(renamed)
+    }
 }
 
 fn not_local(operation: &'static str, path: &Path) -> Error {

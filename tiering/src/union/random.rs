@@ -1,15 +1,11 @@
 //! A table file that was remote when it was opened: [`TableFile`].
 //!
 //! It follows its entry: before promotion it reads the tail from memory and the rest through the cache; after promotion it
-//! reads the local file, which it opens once. Where that fails (deleted meanwhile, too many open files) it reads
+//! reads the local file, which all handles of the entry share, until a demotion takes that away. Where that fails (deleted meanwhile, too many open files) it reads
 //! remotely on: the object is immutable and [referenced](crate::UnionEnv::referenced_keys) while this handle lives, so
 //! both ways give the same bytes.
 
-use std::{
-    ops::Range,
-    path::PathBuf,
-    sync::{Arc, OnceLock},
-};
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use lazurite_env::{Activity, PendingRead, RandomFile, RangeRead, ReadHint, Result};
@@ -29,7 +25,6 @@ pub(super) struct TableFile {
     entry: Arc<Entry>,
     object: Arc<Object>,
     path: PathBuf,
-    local: OnceLock<Box<dyn RandomFile>>,
 }
 
 fn not_empty(range: Range<u64>) -> Vec<Range<u64>> {
@@ -53,40 +48,43 @@ impl TableFile {
             object: Object::new(entry.file()),
             entry,
             path,
-            local: OnceLock::new(),
         }
     }
 
-    /// The local file, once there is one.
-    fn local(&self) -> Option<&dyn RandomFile> {
-        if self.local.get().is_none() {
-            if self.entry.residency() != Residency::Local {
-                return None;
+    /// The local file, while there is one.
+    fn local(&self) -> Option<Arc<dyn RandomFile>> {
+        match self
+            .entry
+            .local_file(|| self.core.base.open_random(&self.path))
+        {
+            Ok(file) => {
+                let file = file?;
+                Counters::add(&self.core.counters.promoted_reads, 1);
+                Some(file)
             }
-            match self.core.base.open_random(&self.path) {
-                // Another thread may have been faster: its handle is as good.
-                Ok(file) => {
-                    let _ = self.local.set(file);
-                }
-                Err(error) => {
-                    tracing::debug!(path = %self.path.display(), %error, "promoted file is read remotely");
-                    return None;
-                }
+            Err(error) => {
+                tracing::debug!(path = %self.path.display(), %error, "promoted file is read remotely");
+                None
             }
         }
-        Counters::add(&self.core.counters.promoted_reads, 1);
-        self.local.get().map(|file| &**file)
+    }
+
+    /// The end of the file, where it is in memory. It comes and goes: whoever cuts a read by it asks once.
+    fn tail(&self) -> Option<Tail> {
+        let tail = self.entry.tail();
+        tail.map(|(offset, bytes)| Tail { offset, bytes })
     }
 
     /// What `len` bytes from `offset` consist of, cut at the end of the file.
-    fn parts(&self, offset: u64, len: usize) -> Parts {
+    fn parts(&self, offset: u64, len: usize, tail: Option<&Tail>) -> Parts {
         let end = offset.saturating_add(len as u64).min(self.entry.file().len);
         let start = offset.min(end);
-        match self.entry.tail() {
-            Some((tail_at, bytes)) if end > tail_at => {
+        match tail {
+            Some(tail) if end > tail.offset => {
                 // Both are inside the tail, which is in memory.
-                let from = start.max(tail_at);
-                let tail = bytes.slice((from - tail_at) as usize..(end - tail_at) as usize);
+                let from = start.max(tail.offset);
+                let within = (from - tail.offset) as usize..(end - tail.offset) as usize;
+                let tail = tail.bytes.slice(within);
                 Parts {
                     remote: start..from,
                     tail,
@@ -99,8 +97,8 @@ impl TableFile {
         }
     }
 
-    /// Begins to read ranges before the tail, sorted by their begin and not empty.
-    fn begin(&self, wants: &[Range<u64>], hint: ReadHint) -> Vec<Begun> {
+    /// Begins to read ranges before `tail`, sorted by their begin and not empty.
+    fn begin(&self, wants: &[Range<u64>], tail: Option<Tail>, hint: ReadHint) -> Vec<Begun> {
         let mut mode = Mode::of(hint);
         if self.entry.residency() != Residency::Remote {
             // Deleted, or just promoted: nothing of it is to be kept.
@@ -108,10 +106,7 @@ impl TableFile {
         }
         let request = Request {
             object: &self.object,
-            tail: self
-                .entry
-                .tail()
-                .map(|(offset, bytes)| Tail { offset, bytes }),
+            tail,
             mode,
         };
         let begun = self.core.cache.begin(&request, wants);
@@ -158,13 +153,14 @@ impl RandomFile for TableFile {
             self.count_local(buf.len(), hint.activity);
             return local.read_at(offset, buf, hint);
         }
-        let Parts { remote, tail } = self.parts(offset, buf.len());
+        let end = self.tail();
+        let Parts { remote, tail } = self.parts(offset, buf.len(), end.as_ref());
         let filled = (remote.end - remote.start) as usize;
         buf[filled..filled + tail.len()].copy_from_slice(&tail);
         if remote.is_empty() {
             self.count_tail_read(tail.len(), hint.activity);
         }
-        for begun in self.begin(&not_empty(remote), hint) {
+        for begun in self.begin(&not_empty(remote), end, hint) {
             let tier = self.count_begun(&begun, filled + tail.len(), hint.activity);
             let reads = &self.core.counters.reads;
             reads.waiting(tier, hint.activity, || begun.copy_into(&mut buf[..filled]))?;
@@ -180,9 +176,9 @@ impl RandomFile for TableFile {
             }
             return local.read_many(reads, hint);
         }
-        let mut wanted = Vec::new();
+        let (end, mut wanted) = (self.tail(), Vec::new());
         for (i, read) in reads.iter_mut().enumerate() {
-            let Parts { remote, tail } = self.parts(read.offset, read.buf.len());
+            let Parts { remote, tail } = self.parts(read.offset, read.buf.len(), end.as_ref());
             let at = (remote.end - remote.start) as usize;
             read.buf[at..at + tail.len()].copy_from_slice(&tail);
             // Where a request is needed too, this is what comes of it if it succeeds.
@@ -195,7 +191,7 @@ impl RandomFile for TableFile {
         }
         wanted.sort_by_key(|(range, _)| range.start);
         let (ranges, indices): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-        let begun = self.begin(&ranges, hint).into_iter();
+        let begun = self.begin(&ranges, end, hint).into_iter();
         for ((begun, range), i) in begun.zip(&ranges).zip(indices) {
             let len = (range.end - range.start) as usize;
             let asked = *reads[i].result.as_ref().unwrap_or(&len);
@@ -213,12 +209,13 @@ impl RandomFile for TableFile {
             self.count_local(len, hint.activity);
             return local.start_read(offset, len, hint);
         }
-        let Parts { remote, tail } = self.parts(offset, len);
+        let end = self.tail();
+        let Parts { remote, tail } = self.parts(offset, len, end.as_ref());
         if remote.is_empty() {
             self.count_tail_read(tail.len(), hint.activity);
         }
         let asked = (remote.end - remote.start) as usize + tail.len();
-        let Some(begun) = self.begin(&not_empty(remote), hint).pop() else {
+        let Some(begun) = self.begin(&not_empty(remote), end, hint).pop() else {
             return PendingRead::ready(Ok(tail));
         };
         let tier = self.count_begun(&begun, asked, hint.activity);

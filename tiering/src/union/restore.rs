@@ -29,6 +29,8 @@ impl UnionEnv {
     /// Makes the table files of a snapshot the content of the db directory: those that are here already stay, all
     /// others are remote. Blocks on the local disk; makes no request. The download is stopped, its progress begins anew.
     ///
+    /// The objects of `entries` must be complete in the store: any of these files may be [demoted](crate::CacheOptions::disk_budget_bytes).
+    ///
     /// `entries` and `tails_name` may come straight from remote metadata; `tails` is the tail bundle, whose checksum the
     /// caller verified; empty where there is none. No database may be open in the db directory.
     ///
@@ -79,13 +81,16 @@ impl UnionEnv {
         let entries = entries
             .into_iter()
             .map(|facts| {
-                if kept.contains(&facts.name) {
+                let (tail, residency) = if kept.contains(&facts.name) {
                     reuse.files += 1;
                     reuse.bytes += facts.file.len;
-                    return (Arc::new(Entry::new(facts, None)), Residency::Local);
-                }
-                let tail = tails::slice(Some(&tails), &facts);
-                (Arc::new(Entry::new(facts, tail)), Residency::Remote)
+                    (None, Residency::Local)
+                } else {
+                    (tails::slice(Some(&tails), &facts), Residency::Remote)
+                };
+                let entry = Arc::new(Entry::new(facts, tail));
+                entry.set_stored();
+                (entry, residency)
             })
             .collect();
         let keep = bundle.as_ref().map(|bundle| bundle.name.clone());
@@ -94,7 +99,10 @@ impl UnionEnv {
         let wanted: Vec<_> = remote.iter().map(|entry| entry.file().clone()).collect();
         core.cache.retain(&wanted);
         self.downloader.reset_progress();
-        tails::remove_others(&*core.base, &core.layout.tails, keep.as_deref());
+        core.disk.prod();
+        tails::remove_others(&*core.base, &core.layout.tails, |name| {
+            Some(name) == keep.as_deref()
+        });
         Ok(reuse)
     }
 }

@@ -1,6 +1,7 @@
 //! Local files: all of RocksDB works, and no byte goes through Rust.
 
 use lazurite_env::{Activity, Env, PosixEnv};
+use lazurite_env_rocksdb::RocksEnv;
 
 use crate::support::{HookEnv, check, fill, open, options, wrap};
 
@@ -74,9 +75,15 @@ fn no_byte_of_a_local_file_goes_through_rust() {
 
 #[test]
 fn local_reads_are_counted_by_what_they_are_for() {
-    let dir = tempfile::tempdir().unwrap();
+    counted_by_activity(&wrap(PosixEnv));
     let env = wrap(PosixEnv);
-    let options = options(&env);
+    env.local_files().keep_releasable();
+    counted_by_activity(&env);
+}
+
+fn counted_by_activity(env: &RocksEnv) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(env);
     let of = |activity| {
         let all = env.local_reads_by_activity();
         all.into_iter().find(|(a, _)| *a == activity).unwrap().1

@@ -229,7 +229,7 @@ pub struct Remote {
     pub bytes: Vec<u8>,
     pub is_local: AtomicBool,
     pub reads: AtomicU64,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 #[derive(Debug)]
@@ -256,6 +256,8 @@ impl RandomFile for RemoteFile {
 #[derive(Debug, Default)]
 pub struct TieredEnv {
     remote: Mutex<HashMap<PathBuf, Arc<Remote>>>,
+    /// Files that leave and come back, and whether they are away.
+    restless: Mutex<HashMap<PathBuf, bool>>,
 }
 
 impl TieredEnv {
@@ -283,10 +285,48 @@ impl TieredEnv {
     }
 }
 
+impl TieredEnv {
+    /// The SSTs in `dir` that are on the disk.
+    pub fn local_files(dir: &Path) -> Vec<PathBuf> {
+        let paths = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        paths.filter(|path| is_sst(path)).collect()
+    }
+
+    /// Takes one file off the disk, from under whoever has it open there.
+    pub fn demote(&self, path: &Path) {
+        let mut remote = self.remote.lock().unwrap();
+        let file = remote.entry(path.to_owned()).or_insert_with(|| {
+            Arc::new(Remote {
+                bytes: std::fs::read(path).unwrap(),
+                path: path.to_owned(),
+                ..Remote::default()
+            })
+        });
+        file.is_local.store(false, SeqCst);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Takes a file off the disk when its native path is told, and puts it back when that is asked for again.
+    pub fn unsettle(&self, path: &Path) {
+        let mut restless = self.restless.lock().unwrap();
+        restless.insert(path.to_owned(), false);
+    }
+
+    /// Puts everything back.
+    pub fn promote_all(&self) {
+        for file in self.remote.lock().unwrap().values() {
+            file.promote(&file.bytes);
+        }
+    }
+}
+
 impl Remote {
     /// Puts the file on the disk, with `bytes`, and says so.
     pub fn promote(&self, bytes: &[u8]) {
-        std::fs::write(&self.path, bytes).unwrap();
+        // Whole at once, and another file than the one that was there before.
+        let part = self.path.with_extension("part");
+        std::fs::write(&part, bytes).unwrap();
+        std::fs::rename(&part, &self.path).unwrap();
         self.is_local.store(true, SeqCst);
     }
 }
@@ -361,7 +401,19 @@ impl Env for TieredEnv {
     fn native_path(&self, path: &Path) -> Option<PathBuf> {
         match self.remote(path) {
             Some(file) if !file.is_local.load(SeqCst) => None,
-            _ => PosixEnv.native_path(path),
+            _ => {
+                let mut restless = self.restless.lock().unwrap();
+                if let Some(away) = restless.get_mut(path) {
+                    let hidden = path.with_extension("hidden");
+                    if std::mem::replace(away, true) {
+                        std::fs::rename(&hidden, path).unwrap();
+                        restless.remove(path);
+                    } else {
+                        std::fs::rename(path, &hidden).unwrap();
+                    }
+                }
+                PosixEnv.native_path(path)
+            }
         }
     }
 }

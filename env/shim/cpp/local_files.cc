@@ -1,0 +1,100 @@
+#include "local_files.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "random_file.h"
+
+namespace lazurite {
+
+bool LocalReads::Drained(std::chrono::milliseconds limit) const noexcept {
+  constexpr uint64_t kInside = (uint64_t{1} << kCountBit) - 1;
+  constexpr int kSpins = 100;  // a read of the page cache ends sooner
+  const auto until = std::chrono::steady_clock::now() + limit;
+  for (const Shard& shard : shards_) {
+    for (const Slots& slots : shard.by_activity) {
+      for (int i = 0; (slots.reads.load(std::memory_order_seq_cst) & kInside) != 0; ++i) {
+        if (std::chrono::steady_clock::now() > until) {
+          return false;
+        }
+        if (i < kSpins) {
+          std::this_thread::yield();
+        } else {
+          std::this_thread::sleep_for(std::chrono::microseconds(20));
+        }
+      }
+    }
+  }
+  return true;
+}
+
+void LocalFiles::Opened(const std::string& path, RustRandomFile* file) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  open_[path].push_back(file);
+}
+
+void LocalFiles::Closed(const std::string& path, RustRandomFile* file) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = open_.find(path);
+  if (found == open_.end()) {
+    return;
+  }
+  auto& files = found->second;
+  files.erase(std::remove(files.begin(), files.end(), file), files.end());
+  if (files.empty()) {
+    open_.erase(found);
+  }
+}
+
+bool LocalFiles::Release(const std::string& path) {
+  constexpr std::chrono::milliseconds kPatience(1000);
+  OpenDescriptors owners;
+  bool all = true;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    owners.swap(retired_);
+    if (const auto found = open_.find(path); found != open_.end()) {
+      for (RustRandomFile* file : found->second) {
+        all = file->LetGo(&owners) && all;
+      }
+    }
+  }
+  return Close(std::move(owners), kPatience) && all;
+}
+
+bool LocalFiles::Close(OpenDescriptors owners, std::chrono::milliseconds limit) noexcept {
+  if (owners.empty() || reads.Drained(limit)) {
+    return true;  // the descriptors are closed here
+  }
+  const std::lock_guard<std::mutex> lock(mutex_);
+  retired_.splice(retired_.end(), owners);
+  return false;
+}
+
+void LocalFiles::Tick() noexcept {
+  constexpr std::chrono::milliseconds kGlance(2);  // there is another tick
+  clock_.fetch_add(1, std::memory_order_relaxed);
+  OpenDescriptors owners;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    owners.swap(retired_);
+  }
+  Close(std::move(owners), kGlance);
+}
+
+uint32_t LocalFiles::Idle(const std::string& path) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = open_.find(path);
+  uint32_t idle = UINT32_MAX;
+  if (found != open_.end()) {
+    for (const RustRandomFile* file : found->second) {
+      // A reader may take the tick that comes between the two.
+      const uint32_t used = file->LastUsed();
+      const uint32_t now = Now();
+      idle = std::min(idle, now > used ? now - used : 0);
+    }
+  }
+  return idle;
+}
+
+}  // namespace lazurite
