@@ -153,6 +153,7 @@ mod tests {
         assert_eq!((args.job.as_str(), args.key_groups), ("wordcount", 128));
         assert_eq!((args.snapshot_every, args.max_records), (1_000_000, None));
         assert_eq!(args.load, Load::Lazy);
+        assert_eq!((args.cache_mib, args.disk_budget_mib), (None, None));
         assert_eq!(args.paths.len(), 2);
         assert_eq!(cli.metrics_addr, None);
     }
@@ -166,6 +167,8 @@ mod tests {
             "--key-groups 32769",
             "--snapshot-every 0",
             "--snapshot-every -1",
+            "--cache-mib 0",
+            "--disk-budget-mib 3",
         ] {
             let kind = parse(&format!("{run} {wrong} text")).unwrap_err();
             assert!(

@@ -238,7 +238,10 @@ impl StateBackend {
         let thread = std::thread::Builder::new()
             .name("lazurite-snapshot".into())
             .spawn(move || {
+                // Dropped in the other order: who waits for the end may give the directory to another, so nothing of this one
+                // is held any more by then.
                 let _alive: std::sync::mpsc::Sender<()> = alive;
+                let context = context;
                 job.run(&context)
             })
             .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
@@ -472,6 +475,7 @@ impl Drop for StateBackend {
             let _ = running.ended.recv();
         }
         self.union.download().stop();
+        self.union.stop_demotions();
         metrics::leave(self.metrics_id);
         self.context.db.close();
     }

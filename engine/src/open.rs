@@ -354,7 +354,6 @@ fn kept_registry(
         if present.get(file.key.as_str()) != Some(&file.len) {
             continue; // A local one is uploaded again.
         }
-        union.confirm_stored(&entry.name);
         let (tail_offset, tail_checksum) = match entry.tail {
             Some(tail) => (tail.offset, tail.checksum),
             // Uploaded again, which finds out where its tail begins.
@@ -369,6 +368,8 @@ fn kept_registry(
             tail_checksum,
             stored_tail: None,
         };
+        // What is not in the registry must stay here, for the next snapshot to link it.
+        union.confirm_stored(&entry.name);
         registry.insert(entry.name, uploaded);
     }
     Ok(registry)

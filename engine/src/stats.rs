@@ -49,7 +49,7 @@ pub struct TierStats {
     pub table_bytes: u64,
     /// What table files and cache may take of it together, in bytes; `u64::MAX` without a limit.
     pub disk_budget_bytes: u64,
-    /// What table files took beyond that, in bytes: no complete snapshot holds them yet.
+    /// What table files took beyond that, in bytes: no complete snapshot holds them yet, or the disk failed to let them go.
     pub disk_over_bytes: u64,
     /// Table files that the store holds and the local disk too.
     pub local_files: u64,

@@ -4,34 +4,47 @@
 //! complete snapshot). [`Core::balance`] is one such look:
 //! 1. It adds up the table files in the db directory: those that are catalogued by what the catalog says, all others, which
 //!    RocksDB writes without asking, by looking.
-//! 2. While these and the cache's share (a quarter of the budget, or as much as is remote where that is less) are more than
-//!    the budget less a sixteenth, it demotes the coldest local file that the store holds: the one that no user has read for
-//!    longest, by doublings of time; among those the deepest level first, then the largest.
+//! 2. While these and the cache's share (a quarter of the budget, or as much as is remote, or as the cache may take at all,
+//!    where that is less) are more than the budget less a sixteenth, it demotes the coldest local file that the store holds:
+//!    the one that no user has read for longest, by doublings of time; among those the deepest level first, then the largest.
+//!    Where the disk itself has less free than it is to have, the cache gives way first, then files go as well; but where
+//!    that gives no space back (other links, descriptors that stay open), no more go before some came or half a minute has passed.
 //! 3. The cache gets what is left.
 //!
 //! # What is guaranteed
 //! * Promotion never takes more than the budget, and never what would be demoted at once: a file that does not fit so is not
-//!   brought, and the download waits. Neither does a restore, which leaves files remote. Neither do reads.
+//!   brought, and shorter ones are. Neither does a restore, which leaves files remote. Neither do reads.
 //! * Flushes and compactions are never refused. What they write may exceed the budget: by what they write between two looks,
 //!   in so far as that is more than a sixteenth of the budget; and for as long as the store does not hold it, since such files are
-//!   never demoted. `disk_over_bytes` says by how much, and a warning.
+//!   never demoted, or the local disk fails. `disk_over_bytes` says by how much, and a warning.
+//! * No file is counted twice, whatever becomes of it meanwhile.
 //! * When [`record_uploaded`](crate::UnionEnv::record_uploaded) returns, what it recorded was demoted as far as necessary.
 //! * Counted are lengths, rounded up to 4 KiB. Not counted: what RocksDB preallocates for a file that it is writing, files that
 //!   it has replaced and not yet closed, links that wait to be uploaded, tails, the MANIFEST, the WAL, the log.
 
+mod keeper;
+
 use std::{
     cmp::Reverse,
+    collections::BTreeMap,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use lazurite_env::{Error, ErrorKind, Result};
 
-use crate::{catalog::Entry, layout::is_table_name, stats::Counters, sync::lock, union::Core};
+use crate::{
+    CacheOptions,
+    catalog::{Entry, Residency},
+    layout::is_table_name,
+    stats::Counters,
+    sync::lock,
+    union::Core,
+};
+use keeper::Keeper;
 
 /// One part of so many is the cache's, if so much is remote.
 const CACHE_SHARE: u64 = 4;
@@ -42,14 +55,14 @@ const SLACK: u64 = 16;
 /// What file systems allocate.
 const BLOCK_BYTES: u64 = 4 << 10;
 
-/// How often the keeper looks, and the tick of [`OpenFiles`](crate::OpenFiles).
-const TICK: Duration = Duration::from_millis(250);
-
-/// Looks take at most one part of so many of the time.
-const REST: u32 = 10;
-
 /// Warnings of one kind are no closer together.
 const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// How long no more files go for want of free space, where those that went gave none back.
+const FUTILE_REST: Duration = Duration::from_secs(30);
+
+/// A file on its way takes one part of so many more: the cache's checksums of its pages.
+const MAP_SHARE: u64 = 128;
 
 /// What of the disk is taken and may be.
 #[derive(Debug)]
@@ -58,25 +71,32 @@ pub(crate) struct Disk {
     budget: AtomicU64,
     /// What the user lets the cache take at most.
     cache_budget: AtomicU64,
-    /// Table files that are not catalogued, at the last look.
-    foreign: AtomicU64,
+    /// Reads fill the cache.
+    caches: bool,
+    counts: Mutex<Counts>,
     over: AtomicU64,
-    /// Files that are on their way.
-    promised: Mutex<u64>,
-    /// Files that are being renamed into the db directory. Counted as local.
-    landing: AtomicU64,
     /// Held by who looks.
-    balancing: Mutex<()>,
-    keeper: Mutex<Keeper>,
-    told: Condvar,
+    balancing: Mutex<Look>,
+    keeper: Keeper,
     warned: Mutex<Option<Instant>>,
 }
 
+/// Table files that the catalog does not count as local. Whoever makes one local holds the lock, so that it is counted once.
 #[derive(Debug, Default)]
-struct Keeper {
-    prodded: bool,
-    stopped: bool,
-    thread: Option<JoinHandle<()>>,
+struct Counts {
+    /// Files that are on their way, by name.
+    promised: BTreeMap<String, u64>,
+    /// Those that are being renamed into the db directory.
+    landing: u64,
+    /// Those that were not catalogued at the last look, by name. The ones that are now count no more.
+    foreign: BTreeMap<String, u64>,
+}
+
+/// What a look leaves to the next one.
+#[derive(Debug, Default)]
+struct Look {
+    /// Files went because so much of the disk was not free, and it still is not: since when.
+    futile: Option<(u64, Instant)>,
 }
 
 /// What of the disk is taken, in bytes.
@@ -87,29 +107,38 @@ pub(crate) struct DiskUse {
     pub over: u64,
 }
 
-/// Room for a file that is on its way. Gives it back when it is dropped: the file is counted as local then, or not at all.
+/// Room for a file that is on its way. Gives it back when it is dropped, but for a file that has landed.
 pub(crate) struct Admitted<'a> {
     disk: &'a Disk,
-    len: u64,
+    name: String,
 }
 
 impl Drop for Admitted<'_> {
     fn drop(&mut self) {
-        if self.len > 0 {
-            *lock(&self.disk.promised) -= self.len;
-        }
+        lock(&self.disk.counts).promised.remove(&self.name);
     }
 }
 
-/// A file that is being renamed into the db directory. Dropped once it is counted there, or not renamed.
+/// A file that is being renamed into the db directory. Dropped without [`landed`](Self::landed), it was not.
 pub(crate) struct Landing<'a> {
-    disk: &'a Disk,
+    core: &'a Core,
     len: u64,
+}
+
+impl Landing<'_> {
+    /// `entry` is in the db directory.
+    pub fn landed(mut self, entry: &Entry) {
+        let mut counts = lock(&self.core.disk.counts);
+        self.core.catalog.set_residency(entry, Residency::Local);
+        counts.landing -= std::mem::take(&mut self.len);
+    }
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
-        self.disk.landing.fetch_sub(self.len, Relaxed);
+        if self.len > 0 {
+            lock(&self.core.disk.counts).landing -= self.len;
+        }
     }
 }
 
@@ -118,17 +147,15 @@ fn on_disk(len: u64) -> u64 {
 }
 
 impl Disk {
-    pub fn new(budget: u64, cache_budget: u64) -> Self {
+    pub fn new(options: &CacheOptions) -> Self {
         Disk {
-            budget: AtomicU64::new(budget),
-            cache_budget: AtomicU64::new(cache_budget),
-            foreign: AtomicU64::new(0),
+            budget: AtomicU64::new(options.disk_budget_bytes),
+            cache_budget: AtomicU64::new(options.budget_bytes),
+            caches: options.block_reads,
+            counts: Mutex::default(),
             over: AtomicU64::new(0),
-            promised: Mutex::default(),
-            landing: AtomicU64::new(0),
             balancing: Mutex::default(),
-            keeper: Mutex::default(),
-            told: Condvar::new(),
+            keeper: Keeper::default(),
             warned: Mutex::default(),
         }
     }
@@ -140,8 +167,7 @@ impl Disk {
     /// Has the keeper look now.
     pub fn prod(&self) {
         if self.is_limited() {
-            lock(&self.keeper).prodded = true;
-            self.told.notify_all();
+            self.keeper.prod();
         }
     }
 
@@ -153,30 +179,13 @@ impl Disk {
 
     /// By how much `tables` bytes of table files, of which `remote` others are not here, are too many.
     fn excess(&self, tables: u64, remote: u64) -> u64 {
+        let most = match self.caches {
+            true => self.cache_budget.load(Relaxed),
+            false => 0,
+        };
         let share = (self.budget.load(Relaxed) / CACHE_SHARE).min(remote);
-        tables.saturating_add(share).saturating_sub(self.usable())
-    }
-
-    /// Waits for the next look; false where the keeper must end.
-    fn wait(&self, at_least: Duration, tick: Instant) -> bool {
-        let earliest = Instant::now() + at_least;
-        let mut keeper = lock(&self.keeper);
-        loop {
-            let now = Instant::now();
-            if keeper.stopped || (now >= earliest && (keeper.prodded || now >= tick)) {
-                keeper.prodded = false;
-                return !keeper.stopped;
-            }
-            let until = if keeper.prodded {
-                earliest
-            } else {
-                tick.max(earliest)
-            };
-            let woken = self
-                .told
-                .wait_timeout(keeper, until.saturating_duration_since(now));
-            keeper = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let needed = tables.saturating_add(share.min(most));
+        needed.saturating_sub(self.usable())
     }
 
     /// True where it is time for another warning.
@@ -191,49 +200,6 @@ impl Disk {
 }
 
 impl Core {
-    /// Starts the keeper where there is a budget.
-    pub fn start_keeper(self: &Arc<Self>) -> Result<()> {
-        if !self.disk.is_limited() {
-            return Ok(());
-        }
-        let core = self.clone();
-        let thread = std::thread::Builder::new()
-            .name("lazurite-disk".into())
-            .spawn(move || core.keep())
-            .map_err(|e| Error::from_io("start", "disk budget thread", e))?;
-        lock(&self.disk.keeper).thread = Some(thread);
-        Ok(())
-    }
-
-    /// Ends the keeper and waits for it, which takes no longer than one demotion.
-    pub fn stop_keeper(&self) {
-        let thread = {
-            let mut keeper = lock(&self.disk.keeper);
-            keeper.stopped = true;
-            keeper.thread.take()
-        };
-        self.disk.told.notify_all();
-        if let Some(thread) = thread {
-            // It has nothing to report.
-            let _ = thread.join();
-        }
-    }
-
-    fn keep(&self) {
-        let (mut rest, mut tick) = (Duration::ZERO, Instant::now());
-        while self.disk.wait(rest, tick) {
-            let begun = Instant::now();
-            if begun >= tick {
-                tick = begun + TICK;
-                if let Some(open) = self.open_files.get() {
-                    open.tick();
-                }
-            }
-            self.balance();
-            rest = (begun.elapsed() * REST).min(TICK * REST);
-        }
-    }
-
     /// Changes the budget, and keeps it. Nothing where there was none.
     pub fn set_disk_budget(&self, bytes: u64) {
         if self.disk.is_limited() {
@@ -259,9 +225,13 @@ impl Core {
 
     /// What table files take here, and what those take that are remote.
     fn table_bytes(&self) -> (u64, u64) {
-        let (local, remote) = self.catalog.bytes(on_disk);
-        let others = self.disk.foreign.load(Relaxed) + self.disk.landing.load(Relaxed);
-        (local + others, remote)
+        self.count(&lock(&self.disk.counts))
+    }
+
+    fn count(&self, counts: &Counts) -> (u64, u64) {
+        let (local, remote) = self.catalog.bytes(on_disk, &counts.foreign);
+        let landing = counts.landing;
+        (local + landing, remote.saturating_sub(landing))
     }
 
     /// What the cache may take now.
@@ -282,49 +252,52 @@ impl Core {
         }
     }
 
-    /// Counts `entry`, which is about to be renamed into the db directory, among the local files.
+    /// Counts `entry`, which is about to be renamed into the db directory, among the local files, and no more among those
+    /// that are on their way.
     pub fn land(&self, entry: &Entry) -> Landing<'_> {
-        let len = on_disk(entry.file().len);
-        self.disk.landing.fetch_add(len, Relaxed);
-        let landing = Landing {
-            disk: &self.disk,
-            len,
+        let len = match self.disk.is_limited() {
+            true => on_disk(entry.file().len),
+            false => 0,
         };
+        {
+            let mut counts = lock(&self.disk.counts);
+            counts.promised.remove(entry.name());
+            counts.landing += len;
+        }
+        let landing = Landing { core: self, len };
         self.cap_cache();
         landing
     }
 
-    /// Makes sure that `entry` would not be demoted as soon as it is local.
+    /// Makes sure that `entry` would not be demoted as soon as it is local. `None`: it would be if all that are on their way
+    /// come; they have the room now, and may give it back.
     ///
     /// # Errors
-    /// `NoSpace` where it would.
-    pub fn admit(&self, entry: &Entry) -> Result<Admitted<'_>> {
+    /// `NoSpace` where it would in any case, as would every longer file.
+    pub fn admit(&self, entry: &Entry) -> Result<Option<Admitted<'_>>> {
         let disk = &self.disk;
+        let name = entry.name().to_owned();
         if !disk.is_limited() {
-            return Ok(Admitted { disk, len: 0 });
+            return Ok(Some(Admitted { disk, name }));
         }
-        let len = on_disk(entry.file().len);
-        let mut promised = lock(&disk.promised);
-        let (tables, remote) = self.table_bytes();
-        let excess = disk.excess(
-            tables + *promised + len,
-            remote.saturating_sub(*promised + len),
-        );
-        if excess > 0 {
+        let len = entry.file().len;
+        let len = on_disk(len) + on_disk(len / MAP_SHARE) + BLOCK_BYTES;
+        let mut counts = lock(&disk.counts);
+        let (tables, remote) = self.count(&counts);
+        let excess = |more: u64| disk.excess(tables + more, remote.saturating_sub(more));
+        if excess(len) > 0 {
             let budget = disk.budget.load(Relaxed);
             let why = format!(
                 "the disk budget of {budget} bytes leaves no room for {len} bytes more beside {tables} bytes of local table files \
                  and the cache's share: raise it, or go on reading remotely"
             );
-            return Err(Error::new(
-                ErrorKind::NoSpace,
-                "download",
-                entry.name(),
-                why,
-            ));
+            return Err(Error::new(ErrorKind::NoSpace, "download", name, why));
         }
-        *promised += len;
-        Ok(Admitted { disk, len })
+        if excess(counts.promised.values().sum::<u64>() + len) > 0 {
+            return Ok(None);
+        }
+        counts.promised.insert(name.clone(), len);
+        Ok(Some(Admitted { disk, name }))
     }
 
     /// One look, and what has to be done. Blocks on the local disk; makes no request.
@@ -333,17 +306,27 @@ impl Core {
         if !disk.is_limited() {
             return;
         }
-        let _balancing = lock(&disk.balancing);
-        match self.foreign_bytes() {
-            Ok(foreign) => disk.foreign.store(foreign, Relaxed),
+        let mut look = lock(&disk.balancing);
+        match self.foreign_files() {
+            Ok(foreign) => lock(&disk.counts).foreign = foreign,
             Err(error) => tracing::debug!(%error, "the db directory cannot be looked at"),
         }
-        let keep_free = self.cache.min_free_bytes();
-        let short = match self.base.free_space(&self.layout.root) {
-            Ok(free) => keep_free.saturating_sub(free),
-            Err(_) => 0,
-        };
-        self.demote_coldest(short);
+        let mut short = self.missing_bytes();
+        if short > 0 {
+            // What of the cache can go goes first: nothing has to be written for it.
+            self.cache.keep_promises();
+            short = self.missing_bytes();
+        }
+        let rests = |(then, at): (u64, Instant)| short >= then && at.elapsed() < FUTILE_REST;
+        if look.futile.is_some_and(rests) {
+            self.demote_coldest(0);
+        } else {
+            let freed = self.demote_coldest(short);
+            let left = if freed > 0 { self.missing_bytes() } else { 0 };
+            // Others may take some meanwhile.
+            let futile = left > 0 && left.saturating_add(freed / 2) > short;
+            look.futile = futile.then(|| (left, Instant::now()));
+        }
         let limit = self.cache_limit();
         if limit != self.cache.usage().budget {
             self.cache.set_budget(limit);
@@ -357,21 +340,35 @@ impl Core {
                 over,
                 tables,
                 budget,
-                "the disk budget is exceeded by table files that the store does not hold yet: take a snapshot, or raise it"
+                "the disk budget is exceeded by table files that no complete snapshot holds yet, or whose demotion failed: take a \
+                 snapshot, or raise it"
             );
         }
     }
 
-    /// Demotes while there is too much, and until `short` bytes were freed.
-    fn demote_coldest(&self, short: u64) {
+    /// How much of what is to be free on the disk is not.
+    fn missing_bytes(&self) -> u64 {
+        let free = self.base.free_space(&self.layout.root);
+        free.map_or(0, |free| self.cache.min_free_bytes().saturating_sub(free))
+    }
+
+    /// Demotes while there is too much, and until `short` bytes were freed; how many it should have freed.
+    fn demote_coldest(&self, short: u64) -> u64 {
         let (mut tables, mut remote) = self.table_bytes();
-        let mut freed = 0;
+        let (mut freed, mut savable) = (0, true);
         let enough =
             |tables, remote, freed| self.disk.excess(tables, remote) == 0 && freed >= short;
         if enough(tables, remote, freed) {
-            return;
+            return 0;
         }
         for entry in self.coldest_first() {
+            if self.disk.keeper.is_stopped() {
+                break;
+            }
+            // Where the catalog cannot be written, as on a full disk, those can go that it names already.
+            if !savable && !entry.is_durable() {
+                continue;
+            }
             match self.demote(&entry) {
                 Ok(true) => {
                     let len = on_disk(entry.file().len);
@@ -380,6 +377,7 @@ impl Core {
                 }
                 Ok(false) => {}
                 Err(error) => {
+                    savable &= entry.is_durable();
                     Counters::add(&self.counters.demotion_failures, 1);
                     if self.disk.may_warn() {
                         tracing::warn!(%error, "a local file could not be demoted");
@@ -387,9 +385,10 @@ impl Core {
                 }
             }
             if enough(tables, remote, freed) {
-                return;
+                break;
             }
         }
+        freed
     }
 
     /// The local files that the store holds.
@@ -407,18 +406,20 @@ impl Core {
         entries
     }
 
-    /// What table files take that are not catalogued: RocksDB wrote them since the last snapshot.
-    fn foreign_bytes(&self) -> Result<u64> {
-        let mut bytes = 0;
+    /// The table files that are not catalogued, and what they take: RocksDB wrote them since the last snapshot.
+    fn foreign_files(&self) -> Result<BTreeMap<String, u64>> {
+        let mut files = BTreeMap::new();
         for found in self.base.list(&self.layout.db)? {
             if is_table_name(&found.name) && !self.catalog.contains(&found.name) {
                 match self.base.stat(&self.layout.db.join(&found.name)) {
-                    Ok(stat) => bytes += on_disk(stat.len),
+                    Ok(stat) => {
+                        files.insert(found.name, on_disk(stat.len));
+                    }
                     Err(error) if error.is_not_found() => {}
                     Err(error) => return Err(error),
                 }
             }
         }
-        Ok(bytes)
+        Ok(files)
     }
 }

@@ -55,7 +55,8 @@ pub struct TierStats {
     pub table_bytes: u64,
     /// What table files and cache may take of the local disk together, in bytes; `u64::MAX` without a limit.
     pub disk_budget_bytes: u64,
-    /// What table files took beyond that when they were last looked at, in bytes: the store does not hold them yet.
+    /// What table files took beyond that when they were last looked at, in bytes: the store is not known to hold them yet, or
+    /// they could not be demoted.
     pub disk_over_bytes: u64,
     /// Catalogued files that are remote now.
     pub remote_files: u64,

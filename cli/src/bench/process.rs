@@ -1,7 +1,8 @@
 //! `lazurite bench process`: records processed straight after a restore, each a read, a change and a write of its key's value.
 //! The clock runs from the begin of the open to the last record: lazy, eager, and, without the restore, with all files local.
 //!
-//! Records come in batches, as they do from a broker: the values of a batch's keys are read together, and written together.
+//! Records come in batches, as they do from a broker: the values of a batch's keys are read together, and written together. A
+//! source has some batches before they are processed: while files are remote, the values of these are prefetched.
 
 use std::{
     collections::HashMap,
@@ -48,6 +49,9 @@ pub struct Args {
     /// Records of a batch.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     batch: u64,
+    /// Batches whose values are prefetched while table files are remote, as of a source that has them already; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(0..=1000))]
+    ahead: u64,
     /// What every request waits, in milliseconds.
     #[arg(long, value_name = "L", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     latency_ms: u64,
@@ -66,6 +70,7 @@ struct Report {
     files: usize,
     records: u64,
     batch: u64,
+    ahead: u64,
     latency_ms: u64,
     bandwidth_mbps: u64,
     runs: Vec<Run>,
@@ -119,6 +124,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         files,
         records: args.records,
         batch: args.batch,
+        ahead: args.ahead,
         latency_ms: args.latency_ms,
         bandwidth_mbps: args.bandwidth_mbps,
         eager_over_lazy: times(&eager, &lazy),
@@ -193,6 +199,8 @@ impl Bench<'_> {
         let mut done = Done::default();
         let batches = self.keys.chunks(self.args.batch as usize);
         let count = batches.len();
+        // The first batch does not wait for those behind it.
+        let mut ahead = batches.clone().skip(1);
         for (index, records) in batches.enumerate() {
             let mut keys = records.to_vec();
             keys.sort_unstable();
@@ -214,8 +222,14 @@ impl Bench<'_> {
                 values.put_to(&mut batch, key, value)?;
             }
             backend.write(batch)?;
-            if index == 0 {
+            let known = if index == 0 {
                 done.first = begun.elapsed();
+                self.args.ahead
+            } else {
+                self.args.ahead.min(1)
+            };
+            for records in ahead.by_ref().take(known as usize) {
+                values.prefetch(records)?;
             }
             if (index + 1) * 10 / count != index * 10 / count {
                 done.tenths.push(begun.elapsed());
@@ -268,11 +282,12 @@ struct Done {
 impl Report {
     fn text(&self) -> String {
         let mut text = format!(
-            "{} in {} files; {} records in batches of {}; {} ms a request, {} Mbit/s\n\n",
+            "{} in {} files; {} records in batches of {}, {} of them prefetched; {} ms a request, {} Mbit/s\n\n",
             human_bytes(self.state_bytes),
             self.files,
             self.records,
             self.batch,
+            self.ahead,
             self.latency_ms,
             self.bandwidth_mbps,
         );

@@ -14,7 +14,7 @@ use std::{path::PathBuf, time::Instant};
 use lazurite::{
     LoadPolicy, RestoreReport, RocksDbOptions, StateBackend, ValueState, ValueStateDescriptor,
 };
-use lazurite_env::IoRuntime;
+use lazurite_env::{ErrorKind, IoRuntime};
 
 use self::{
     count::Counter,
@@ -54,6 +54,13 @@ pub struct Args {
     /// What happens to remote files after a restore.
     #[arg(long, value_enum, default_value_t = Load::Lazy)]
     pub load: Load,
+    /// What blocks that were read from the store may take of the local disk, in MiB. Default: no limit.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
+    pub cache_mib: Option<u64>,
+    /// What table files and these blocks may take of the local disk together, in MiB: the state may be larger. Default: no
+    /// limit.
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(4..=1 << 30))]
+    pub disk_budget_mib: Option<u64>,
     /// Stops once this many records are counted, those before a restart included.
     #[arg(long, value_name = "N")]
     pub max_records: Option<u64>,
@@ -71,7 +78,14 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
     let runtime = IoRuntime::new(2)?;
     let store = link::open_store(&args.remote, &runtime)?;
     let opening = Instant::now();
-    let backend = StateBackend::builder(&args.dir)
+    let mut builder = StateBackend::builder(&args.dir);
+    if let Some(mib) = args.cache_mib {
+        builder = builder.cache_bytes(mib << 20);
+    }
+    if let Some(mib) = args.disk_budget_mib {
+        builder = builder.disk_budget_bytes(mib << 20);
+    }
+    let backend = builder
         .remote_store(store)
         .io_runtime(runtime)
         .job(&args.job)
@@ -87,7 +101,15 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
         })
         .open()?;
     if args.load == Load::Eager {
-        progress::until_local(&backend, format)?;
+        match progress::until_local(&backend, format) {
+            // What has room is local; the rest is read from the store.
+            Err(Error::Engine(lazurite::Error::Env(error)))
+                if error.kind() == ErrorKind::NoSpace && args.disk_budget_mib.is_some() =>
+            {
+                tracing::warn!(%error, "not all of the state has room on the local disk");
+            }
+            result => result?,
+        }
     }
     let counts = counts(&backend)?;
     let restored = match backend.restored() {

@@ -64,6 +64,8 @@ struct Tier {
     cache_disk_failures: u64,
     cache_mismatches: u64,
     cache_bytes: u64,
+    demotions: u64,
+    demoted_bytes: u64,
 }
 
 impl RunReport {
@@ -94,6 +96,8 @@ impl RunReport {
                 cache_disk_failures: tier.cache_disk_failures,
                 cache_mismatches: tier.cache_mismatches,
                 cache_bytes: tier.cache_bytes,
+                demotions: tier.demotions,
+                demoted_bytes: tier.demoted_bytes,
             },
         }
     }

@@ -65,6 +65,8 @@ fn count_lose_the_disk_and_come_back() {
         "cache_disk_failures",
         "cache_mismatches",
         "cache_bytes",
+        "demotions",
+        "demoted_bytes",
     ] {
         assert!(second["tier"][field].is_u64(), "tier.{field}");
     }
@@ -98,4 +100,30 @@ fn count_lose_the_disk_and_come_back() {
         said.contains(file.file_name().unwrap().to_str().unwrap()),
         "{said}"
     );
+}
+
+#[test]
+fn little_disk_counts_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    let text = temp.path().join("text");
+    write_text(&text, 12_000);
+    for load in ["lazy", "eager", "on-demand"] {
+        let root = temp.path().join(load);
+        std::fs::create_dir(&root).unwrap();
+        let job = Job::new(&root, &text);
+        let run = |more: &[&str]| {
+            let mut command = job.command(4_000, load);
+            command.args(["--cache-mib", "1", "--disk-budget-mib", "4"]);
+            json(command.args(more).output().unwrap())
+        };
+        run(&["--max-records", "6000"]);
+        std::fs::remove_dir_all(&job.dir).unwrap();
+        let second = run(&[]);
+        assert!(second["restored_from"].is_u64(), "{second}");
+        assert!(second["tier"]["cache_bytes"].as_u64().unwrap() <= 1 << 20);
+        assert_eq!(
+            std::fs::read_to_string(&job.output).unwrap(),
+            expected(&text)
+        );
+    }
 }

@@ -80,14 +80,14 @@ metrics! {
     DOWNLOAD_FILES: Gauge "lazurite_download_files" ["backend" "state"] "Files of the download: waiting (or under way), done, failed";
     DOWNLOAD_BYTES: Gauge "lazurite_download_bytes" ["backend" "state"] "Bytes of these files: waiting, done (unfinished files included)";
     DOWNLOAD_PAUSED: Gauge "lazurite_download_paused" ["backend"] "1 while the download is paused";
-    DOWNLOAD_NO_SPACE: Gauge "lazurite_download_waiting_for_space" ["backend"] "1 while the download waits for space on the local disk";
+    DOWNLOAD_NO_SPACE: Gauge "lazurite_download_waiting_for_space" ["backend"] "1 while the download waits for space on the local disk, or in the cache; not for room in the disk budget";
     PROMOTIONS: Counter "lazurite_promotions_total" ["backend"] "Remote files that were verified and became local";
     DEMOTIONS: Counter "lazurite_demotions_total" ["backend"] "Local files that became remote again to make room";
     DEMOTED_BYTES: Counter "lazurite_demoted_bytes_total" ["backend"] "Their bytes";
     DEMOTION_FAILURES: Counter "lazurite_demotion_failures_total" ["backend"] "Times that this failed, or did not free the space at once";
     DISK_TABLE_BYTES: Gauge "lazurite_disk_table_bytes" ["backend"] "What table files take of the local disk; not there without a disk budget";
     DISK_BUDGET_BYTES: Gauge "lazurite_disk_budget_bytes" ["backend"] "What table files and chunk cache may take of it together; not there without a disk budget";
-    DISK_OVER_BYTES: Gauge "lazurite_disk_over_bytes" ["backend"] "What table files take beyond that, which no complete snapshot holds yet; not there without a disk budget";
+    DISK_OVER_BYTES: Gauge "lazurite_disk_over_bytes" ["backend"] "What table files take beyond that: no complete snapshot holds them yet, or they could not be demoted; not there without a disk budget";
     DISK_FREE_BYTES: Gauge "lazurite_local_disk_free_bytes" ["backend"] "What is free on the disk of the local directory";
 
     SNAPSHOTS: Counter "lazurite_snapshots_total" ["backend" "result"] "Snapshots that have ended: complete, failed, aborted";

@@ -65,6 +65,18 @@ impl Column {
         Ok(values)
     }
 
+    /// Has the pool begin to read what memory cannot answer of `keys`, and forgets the values: their blocks are in the block
+    /// cache then. Nothing where no file is remote.
+    pub(crate) fn prefetch(&self, keys: &[&[u8]]) -> Result<()> {
+        self.db().check_open()?;
+        if self.db().has_remote_files() {
+            let (_, missing) = self.look_in_memory(keys)?;
+            let jobs = missing.iter().map(|index| keys[*index].to_vec());
+            drop(self.db().pool.spawn(jobs, self.reader()));
+        }
+        Ok(())
+    }
+
     /// What memory knows of `keys`, and the places of those that only files can answer.
     fn look_in_memory(&self, keys: &[&[u8]]) -> Result<(Vec<Option<Value<'_>>>, Vec<usize>)> {
         let db = self.db();

@@ -4,8 +4,8 @@
 //! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves
 //! orphans and no snapshot.
 //!
-//! After it, the catalog learns which local files the store holds (from then on they may be demoted), and older snapshots are deleted, within the same deadline;
-//! neither can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
+//! After it, the catalog learns which local files the store holds, and older snapshots are deleted, within the same deadline; then
+//! these local files may be demoted. None of this can undo the commit, so an error there is logged and made good after the next snapshot or at the next restore. One
 //! finding is reported all the same: that another writer has taken over meanwhile. The snapshot exists then, but that writer
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
@@ -281,8 +281,10 @@ impl Job {
     }
 
     /// `SnapshotConflict` where a later number was begun meanwhile: its writer may not know of this snapshot, and delete what
-    /// it needs. Any other error is no reason to call the snapshot failed.
+    /// it needs, so no local file goes because the store has it. Any other error is no reason to call the snapshot failed.
     fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
+        // Nobody reads the links any more, and a file that is demoted frees no space while it has one.
+        self.capture.discard(&context.union);
         let uploaded: Result<Vec<CatalogEntry>> = metadata
             .files
             .iter()
@@ -304,19 +306,23 @@ impl Job {
                 })
             })
             .collect();
-        let recorded = uploaded.and_then(|files| Ok(context.union.record_uploaded(&files)?));
+        let catalogued = uploaded.and_then(|files| {
+            context.union.catalogue_uploaded(&files)?;
+            Ok(files)
+        });
+        context.history().completed(Arc::new(metadata));
+        match retain(context, self.id, &self.deadline) {
+            Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+            }
+            Ok(()) => {}
+        }
+        let recorded = catalogued.and_then(|files| Ok(context.union.record_uploaded(&files)?));
         if let Err(error) = recorded {
             tracing::warn!(%error, "a restart on this directory will download files that it could have reused");
         }
-        context.history().completed(Arc::new(metadata));
-        match retain(context, self.id, &self.deadline) {
-            Err(error @ Error::SnapshotConflict { .. }) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -125,6 +125,20 @@ impl<K, V> ValueState<K, V> {
         Box::pin(async move { own.get_async(keys?).await })
     }
 
+    /// Begins to bring what reads of `keys` will need, and returns: a program that knows its next records reads them without
+    /// waiting later. While files are remote, what memory cannot answer is read by the pool of
+    /// [`cold_read_threads`](crate::RocksDbOptions::cold_read_threads), in order and before the reads that come after; where all
+    /// are local, nothing is done. A value that cannot be read is an error of the read that asks for it, not of this. The local
+    /// directory stays locked until these reads have ended, also when the backend is dropped.
+    ///
+    /// Ask for no more than the block cache has room for beside what is in use: a block that leaves before it is read costs a
+    /// local read or, where the chunk cache is full or off, a request.
+    pub fn prefetch<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<()> {
+        let table = &self.table.table;
+        let keys = Prefixes::encode(table, &self.namespace, keys)?;
+        table.column.prefetch(&keys.as_slices())
+    }
+
     /// True where `key` has a value. Costs a read.
     pub fn contains(&self, key: &K) -> Result<bool> {
         let table = &self.table.table;

@@ -42,8 +42,23 @@ std::optional<std::string> EnvFileSystem::NativePath(const std::string& path) co
   return native;
 }
 
-bool EnvFileSystem::HasLeft(const IOStatus& opened, const std::string& path) const {
-  return (opened.IsPathNotFound() || opened.IsNotFound()) && !NativePath(path);
+template <typename Open>
+std::optional<IOStatus> EnvFileSystem::OpenHere(const std::string& path, Open&& open) const {
+  // A file that is not found may have left between the look and the opening. Where Rust says that it is here all the same, it
+  // may have come back meanwhile.
+  constexpr int kTries = 3;
+  IOStatus s;
+  for (int i = 0; i < kTries; ++i) {
+    const auto native = NativePath(path);
+    if (!native) {
+      return std::nullopt;
+    }
+    s = open(*native);
+    if (!s.IsPathNotFound() && !s.IsNotFound()) {
+      break;
+    }
+  }
+  return s;
 }
 
 IOStatus EnvFileSystem::Stat(const std::string& path, lz_stat* out) const {
@@ -56,11 +71,10 @@ IOStatus EnvFileSystem::NewSequentialFile(const std::string& f, const FileOption
                                           std::unique_ptr<FSSequentialFile>* r, IODebugContext* dbg) {
   return Guarded([&] {
     r->reset();
-    if (auto native = NativePath(f)) {
-      IOStatus s = target()->NewSequentialFile(*native, options, r, dbg);
-      if (!HasLeft(s, f)) {
-        return s;
-      }
+    const auto here = OpenHere(
+        f, [&](const std::string& native) { return target()->NewSequentialFile(native, options, r, dbg); });
+    if (here) {
+      return *here;
     }
     lz_status status;
     Handle<lz_sequential, lz_sequential_free> file(lz_env_open_sequential(env_.get(), ToSlice(f), &status));
@@ -75,25 +89,26 @@ IOStatus EnvFileSystem::NewRandomAccessFile(const std::string& f, const FileOpti
                                             std::unique_ptr<FSRandomAccessFile>* r, IODebugContext* dbg) {
   return Guarded([&] {
     r->reset();
-    if (auto native = NativePath(f)) {
-      IOStatus s;
-      // Direct and mapped reads have needs of their own: such a file stays as it was opened.
-      if (files_->IsReleasable() && !options.use_direct_reads && !options.use_mmap_reads) {
+    // Direct and mapped reads have needs of their own: such a file stays as it was opened.
+    const bool releasable = files_->IsReleasable() && !options.use_direct_reads && !options.use_mmap_reads;
+    const auto here = OpenHere(f, [&](const std::string& native) {
+      if (releasable) {
         auto file = std::make_unique<RustRandomFile>(f, env_, nullptr, target_, files_);
-        s = file->OpenHere(*native, options, dbg);
+        IOStatus s = file->OpenHere(native, options, dbg);
         if (s.ok()) {
           *r = std::move(file);
         }
-      } else {
-        std::unique_ptr<FSRandomAccessFile> file;
-        s = target()->NewRandomAccessFile(*native, options, &file, dbg);
-        if (s.ok()) {
-          *r = std::make_unique<LocalRandomFile>(std::move(file), files_);
-        }
-      }
-      if (!HasLeft(s, f)) {
         return s;
       }
+      std::unique_ptr<FSRandomAccessFile> file;
+      IOStatus s = target()->NewRandomAccessFile(native, options, &file, dbg);
+      if (s.ok()) {
+        *r = std::make_unique<LocalRandomFile>(std::move(file), files_);
+      }
+      return s;
+    });
+    if (here) {
+      return *here;
     }
     lz_status status;
     Handle<lz_random, lz_random_free> file(lz_env_open_random(env_.get(), ToSlice(f), &status));

@@ -99,8 +99,9 @@ class EnvFileSystem final : public FileSystemWrapper {
 
  private:
   std::optional<std::string> NativePath(const std::string& path) const;
-  // True where a file was not found because it left the local disk between the look and the opening.
-  bool HasLeft(const IOStatus& opened, const std::string& path) const;
+  // What `open`, given the native path, answers; none where the file is not on the local disk.
+  template <typename Open>
+  std::optional<IOStatus> OpenHere(const std::string& path, Open&& open) const;
   IOStatus Stat(const std::string& path, lz_stat* out) const;
 
   const std::shared_ptr<lz_env> env_;

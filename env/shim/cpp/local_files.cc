@@ -1,7 +1,6 @@
 #include "local_files.h"
 
 #include <algorithm>
-#include <iterator>
 #include <thread>
 
 #include "random_file.h"
@@ -49,24 +48,38 @@ void LocalFiles::Closed(const std::string& path, RustRandomFile* file) noexcept 
 
 bool LocalFiles::Release(const std::string& path) {
   constexpr std::chrono::milliseconds kPatience(1000);
-  std::vector<std::unique_ptr<FSRandomAccessFile>> owners;
+  OpenDescriptors owners;
   bool all = true;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     owners.swap(retired_);
     if (const auto found = open_.find(path); found != open_.end()) {
-      owners.reserve(owners.size() + found->second.size());
       for (RustRandomFile* file : found->second) {
         all = file->LetGo(&owners) && all;
       }
     }
   }
-  if (owners.empty() || reads.Drained(kPatience)) {
-    return all;  // the descriptors are closed here
+  return Close(std::move(owners), kPatience) && all;
+}
+
+bool LocalFiles::Close(OpenDescriptors owners, std::chrono::milliseconds limit) noexcept {
+  if (owners.empty() || reads.Drained(limit)) {
+    return true;  // the descriptors are closed here
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  std::move(owners.begin(), owners.end(), std::back_inserter(retired_));
+  retired_.splice(retired_.end(), owners);
   return false;
+}
+
+void LocalFiles::Tick() noexcept {
+  constexpr std::chrono::milliseconds kGlance(2);  // there is another tick
+  clock_.fetch_add(1, std::memory_order_relaxed);
+  OpenDescriptors owners;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    owners.swap(retired_);
+  }
+  Close(std::move(owners), kGlance);
 }
 
 uint32_t LocalFiles::Idle(const std::string& path) {
@@ -75,7 +88,10 @@ uint32_t LocalFiles::Idle(const std::string& path) {
   uint32_t idle = UINT32_MAX;
   if (found != open_.end()) {
     for (const RustRandomFile* file : found->second) {
-      idle = std::min(idle, Now() - file->LastUsed());
+      // A reader may take the tick that comes between the two.
+      const uint32_t used = file->LastUsed();
+      const uint32_t now = Now();
+      idle = std::min(idle, now > used ? now - used : 0);
     }
   }
   return idle;

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -17,6 +19,10 @@ namespace lazurite {
 using ROCKSDB_NAMESPACE::FSRandomAccessFile;
 
 class RustRandomFile;
+
+// Descriptors that are to be closed. Two lists are joined without memory: closing one under a reader would give it the bytes
+// of whatever is opened next.
+using OpenDescriptors = std::list<std::unique_ptr<FSRandomAccessFile>>;
 
 // The reads of all local files; and the open files that can be let go, by path, and when users last read them.
 //
@@ -33,24 +39,28 @@ class LocalFiles {
   void Opened(const std::string& path, RustRandomFile* file);
   void Closed(const std::string& path, RustRandomFile* file) noexcept;
 
-  // Has all open files of `path` read through Rust, and closes their descriptors. False where one stays open: Rust could
-  // not open the file, or a reader does not come back; those descriptors are closed at a later call.
+  // Has all releasable files that are open at `path` read through Rust, and closes their descriptors. False where one stays
+  // open: Rust could not open the file, or a reader does not come back; what waits for a reader is closed at a later call, or
+  // at a tick. Files that are read directly or by mmap, or were opened before KeepReleasable, are not known here.
   bool Release(const std::string& path);
 
-  // Moves time on by one tick.
-  void Tick() noexcept { clock_.fetch_add(1, std::memory_order_relaxed); }
+  // Moves time on by one tick, and closes what was let go and whose readers have left since.
+  void Tick() noexcept;
   uint32_t Now() const noexcept { return clock_.load(std::memory_order_relaxed); }
 
   // Ticks since `path` was opened here, or a user last read it; UINT32_MAX where it is not open.
   uint32_t Idle(const std::string& path);
 
  private:
+  // Closes `owners` where all readers leave within `limit`; else they are retired, with false.
+  bool Close(OpenDescriptors owners, std::chrono::milliseconds limit) noexcept;
+
   std::atomic<bool> releasable_{false};
   std::atomic<uint32_t> clock_{1};
   std::mutex mutex_;
   std::unordered_map<std::string, std::vector<RustRandomFile*>> open_;
   // Let go, but a reader may be inside.
-  std::vector<std::unique_ptr<FSRandomAccessFile>> retired_;
+  OpenDescriptors retired_;
 };
 
 }  // namespace lazurite

@@ -216,7 +216,7 @@ bool RustRandomFile::TryOpenHere() const noexcept {
   }
 }
 
-bool RustRandomFile::LetGo(std::vector<std::unique_ptr<FSRandomAccessFile>>* owners) noexcept {
+bool RustRandomFile::LetGo(OpenDescriptors* owners) noexcept {
   try {
     const std::lock_guard<std::mutex> lock(native_mutex_);
     if (native_owner_ == nullptr) {
@@ -235,9 +235,9 @@ bool RustRandomFile::LetGo(std::vector<std::unique_ptr<FSRandomAccessFile>>* own
       rust_owner_ = std::move(file);
       rust_.store(rust_owner_.get(), std::memory_order_release);
     }
-    owners->reserve(owners->size() + 1);  // may throw; nothing below does
+    owners->emplace_back();  // may throw; nothing below does
     native_.store(nullptr, std::memory_order_seq_cst);
-    owners->push_back(std::move(native_owner_));
+    owners->back() = std::move(native_owner_);
     return true;
   } catch (...) {
     return false;

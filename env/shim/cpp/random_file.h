@@ -113,7 +113,7 @@ class RustRandomFile final : public FSRandomAccessFile {
 
   // Has reads go through Rust from now on, and moves the POSIX file to `owners`. False where Rust cannot read it. Called
   // only for files that can be let go.
-  bool LetGo(std::vector<std::unique_ptr<FSRandomAccessFile>>* owners) noexcept;
+  bool LetGo(OpenDescriptors* owners) noexcept;
 
   // The tick at which it was opened on the local disk, or a user last read it there.
   uint32_t LastUsed() const noexcept { return last_used_.load(std::memory_order_relaxed); }

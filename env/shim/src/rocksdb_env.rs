@@ -139,13 +139,16 @@ impl LocalFiles {
     /// The Env must already open `path` as a file that is not local, with the same content.
     ///
     /// `false`: something stays open. The Env could not open the file, and it is read on the local disk as before; or a
-    /// reader did not end within a second, and its descriptor is closed at a later call. No read fails in either case.
+    /// reader did not end within a second, and its descriptor is closed at a later call or [tick](Self::tick). No read fails
+    /// in either case. Files that cannot be released (see [`keep_releasable`](Self::keep_releasable)) are not known here:
+    /// they stay open, and nothing is said of them.
     pub fn release(&self, path: &Path) -> bool {
         // SAFETY: as above; the path is borrowed for the call.
         unsafe { lz_local_files_release(self.0.0, Slice::of(path)) != 0 }
     }
 
-    /// Moves the clock of [`idle`](Self::idle) on by one tick.
+    /// Moves the clock of [`idle`](Self::idle) on by one tick, and closes what [`release`](Self::release) could not, where its
+    /// readers have ended since. Blocks for two milliseconds at most.
     pub fn tick(&self) {
         // SAFETY: as above.
         unsafe { lz_local_files_tick(self.0.0) }

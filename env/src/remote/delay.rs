@@ -304,69 +304,75 @@ mod tests {
         (DelayStore::new(inner, options).unwrap(), key)
     }
 
-    /// Lower bounds are the model's and strict; upper ones leave room for a busy machine.
-    fn check(what: &str, took: Duration, least_ms: f64, most_ms: f64) {
-        let ms = took.as_secs_f64() * 1000.0;
-        println!("{what}: {ms:.1} ms");
-        assert!((least_ms..most_ms).contains(&ms), "{what}: {ms:.1} ms");
+    /// Lower bounds are the model's and strict. Upper ones hold for one of many tries: a busy machine makes a try longer, and
+    /// a fault makes all of them too long.
+    async fn check(what: &str, least_ms: f64, most_ms: f64, work: impl AsyncFn()) {
+        let mut shortest = f64::INFINITY;
+        for _ in 0..30 {
+            let start = Instant::now();
+            work().await;
+            let ms = start.elapsed().as_secs_f64() * 1000.0;
+            assert!(ms >= least_ms, "{what}: {ms:.1} ms");
+            shortest = shortest.min(ms);
+            if shortest < most_ms {
+                println!("{what}: {ms:.1} ms");
+                return;
+            }
+        }
+        panic!("{what}: {shortest:.1} ms at best");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn latencies_overlap() {
         let (store, key) = store(20, 0).await;
-        let start = Instant::now();
-        join_all((0..50).map(|_| store.len(&key))).await;
-        check("50 requests at once", start.elapsed(), 20.0, 60.0);
-        let start = Instant::now();
-        for _ in 0..5 {
-            store.get_range(&key, 0..10).await.unwrap();
-        }
-        check("5 requests in turn", start.elapsed(), 100.0, 200.0);
+        check("50 requests at once", 20.0, 60.0, async || {
+            join_all((0..50).map(|_| store.len(&key))).await;
+        })
+        .await;
+        check("5 requests in turn", 100.0, 200.0, async || {
+            for _ in 0..5 {
+                store.get_range(&key, 0..10).await.unwrap();
+            }
+        })
+        .await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn all_transfers_share_the_bandwidth() {
         let (store, key) = store(0, GIGABIT).await;
         let whole_ms = (16 << 20) as f64 / GIGABIT as f64 * 1000.0;
-        let start = Instant::now();
-        store.get(&key).await.unwrap();
-        check(
-            "one of 16 MiB",
-            start.elapsed(),
-            whole_ms - 1.0,
-            whole_ms * 1.4,
-        );
-        let start = Instant::now();
-        join_all((0..8).map(|i| store.get_range(&key, i << 21..(i + 1) << 21))).await;
-        check(
-            "8 of 2 MiB at once",
-            start.elapsed(),
-            whole_ms - 1.0,
-            whole_ms * 1.4,
-        );
-        let start = Instant::now();
+        let (least, most) = (whole_ms - 1.0, whole_ms * 1.4);
+        check("one of 16 MiB", least, most, async || {
+            store.get(&key).await.unwrap();
+        })
+        .await;
+        check("8 of 2 MiB at once", least, most, async || {
+            join_all((0..8).map(|i| store.get_range(&key, i << 21..(i + 1) << 21))).await;
+        })
+        .await;
         let bytes = Bytes::from(vec![0; 16 << 20]);
-        let (down, up) = tokio::join!(store.get(&key), store.put(&key, bytes));
-        down.and(up.map(|()| Bytes::new())).unwrap();
-        check(
-            "down and up at once",
-            start.elapsed(),
-            whole_ms - 1.0,
-            whole_ms * 1.4,
-        );
+        check("down and up at once", least, most, async || {
+            let (down, up) = tokio::join!(store.get(&key), store.put(&key, bytes.clone()));
+            down.and(up.map(|()| Bytes::new())).unwrap();
+        })
+        .await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_small_read_passes_a_large_one() {
         let (store, key) = store(0, GIGABIT).await;
-        let large = store.get(&key);
-        let small = async {
-            tokio::time::sleep(Duration::from_millis(30)).await;
-            let start = Instant::now();
-            store.get_range(&key, 0..4096).await.unwrap();
-            start.elapsed()
-        };
-        let (_, took) = tokio::join!(large, small);
-        check("4 KiB beside 16 MiB", took, 0.0, 30.0);
+        for attempt in 1.. {
+            let small = async {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                let start = Instant::now();
+                store.get_range(&key, 0..4096).await.unwrap();
+                start.elapsed()
+            };
+            let (_, took) = tokio::join!(store.get(&key), small);
+            if took < Duration::from_millis(30) {
+                break;
+            }
+            assert!(attempt < 30, "4 KiB beside 16 MiB: {took:?}");
+        }
     }
 }

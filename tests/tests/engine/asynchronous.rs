@@ -139,6 +139,57 @@ fn a_future_can_be_spawned_and_given_up() {
 }
 
 #[test]
+fn prefetched_values_are_read_from_memory() {
+    let world = written();
+    let plan = FaultPlan::new();
+    plan.set_filter(|op| op == Op::GetRange, ".sst");
+    let store = FaultStore::new(Arc::new(world.store.clone()), plan.clone());
+    let backend = open(&world, Arc::new(store));
+    let table = backend.value_state(&COUNTS).unwrap();
+    let keys: Vec<u64> = (0..64).map(|i| i * (KEYS / 64)).collect();
+    table.prefetch(&keys).unwrap();
+    // No more requests than blocks: who reads a block that is being brought waits for it.
+    let values = table.multi_get(&keys).unwrap();
+    let expected = keys.iter().map(|key| Some(value(*key, 0, 1000)));
+    assert!(values.into_iter().eq(expected));
+    assert!(plan.seen() <= 64, "{}", plan.seen());
+    // Nothing is asked for again.
+    let before = plan.seen();
+    table.prefetch(&keys).unwrap();
+    table.multi_get(&keys).unwrap();
+    assert_eq!(plan.seen(), before);
+
+    // What cannot be brought is an error of the read.
+    plan.fail_from(0, ErrorKind::Unavailable);
+    table.prefetch(&[50]).unwrap();
+    assert!(table.get(&50).unwrap_err().is_temporary());
+    plan.disable();
+    assert_eq!(table.get(&50).unwrap(), Some(value(50, 0, 1000)));
+    drop(backend);
+    assert!(matches!(table.prefetch(&keys), Err(Error::Closed)));
+}
+
+#[test]
+fn nothing_is_prefetched_without_a_remote_file() {
+    let world = written();
+    let backend = open(&world, Arc::new(world.store.clone()));
+    let table = backend.value_state(&COUNTS).unwrap();
+    backend.wait_until_local().unwrap();
+    let before = world.store.snapshot().total();
+    table.prefetch(&(0..KEYS).collect::<Vec<_>>()).unwrap();
+    let other = World::new();
+    let few = KeyGroupRange::new(0, 3).unwrap();
+    let few = other.builder().key_group_range(few).open().unwrap();
+    let half = few.value_state(&COUNTS).unwrap();
+    let refused = (0..100).filter(|key| {
+        let result = half.prefetch([key]);
+        matches!(result, Err(Error::KeyGroupOutOfRange { .. }))
+    });
+    assert!(refused.count() > 50);
+    assert_eq!(world.store.snapshot().total(), before);
+}
+
+#[test]
 fn errors_come_when_it_is_awaited() {
     let world = written();
     let plan = FaultPlan::new();

@@ -3,6 +3,7 @@
 mod asynchronous;
 mod batches;
 mod budget;
+mod budget_edges;
 mod cache;
 mod costs;
 mod downloads;

@@ -156,22 +156,36 @@ impl Hold {
         Err(Error::new(ErrorKind::Unavailable, "download", path, why))
     }
 
-    /// The byte ranges that are missing before `limit`, in order; each begins at a page.
-    pub fn missing(&self, limit: u64) -> Vec<Range<u64>> {
+    /// The first range that is missing in `within`, which begins at a page: at most `most` bytes, and with what is missing
+    /// right behind it, where no more than `gap` bytes that are there lie between. What reads bring meanwhile is left out, so
+    /// this is asked for each request anew.
+    pub fn next_missing(&self, within: Range<u64>, most: u64, gap: u64) -> Option<Range<u64>> {
+        if within.is_empty() {
+            return None; // the end may lie inside of a page
+        }
         let mut state = self.cache().state();
-        let Some(file) = state.life(self.object().id, self.mark.number) else {
-            return Vec::new();
-        };
-        let bytes = |run: Range<u64>| run.start * PAGE_BYTES..(run.end * PAGE_BYTES).min(limit);
-        let runs = file.missing().into_iter().map(bytes);
-        runs.filter(|run| run.start < run.end).collect()
+        let file = state.life(self.object().id, self.mark.number)?;
+        let bytes =
+            |run: Range<u64>| run.start * PAGE_BYTES..(run.end * PAGE_BYTES).min(within.end);
+        let mut runs = file.missing(within.start / PAGE_BYTES).map(bytes);
+        let mut range = runs.next().filter(|run| run.start < run.end)?;
+        let last = range.start + most;
+        for run in runs {
+            let end = within.end.min(last);
+            if run.start >= end || run.start - range.end > gap {
+                break;
+            }
+            range.end = run.end;
+        }
+        range.end = range.end.min(last);
+        Some(range)
     }
 
     /// True where every page is there.
     pub fn is_whole(&self) -> bool {
         let mut state = self.cache().state();
         let life = state.life(self.object().id, self.mark.number);
-        life.is_some_and(|file| file.missing().is_empty())
+        life.is_some_and(|file| file.missing(0).next().is_none())
     }
 
     /// Bytes that are there.

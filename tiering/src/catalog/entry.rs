@@ -122,6 +122,8 @@ pub(crate) struct Entry {
     tail: RwLock<Option<Bytes>>,
     /// This process knows that the store has the object: without that, a local file is the only one.
     stored: AtomicBool,
+    /// The file of the catalog names it, whichever write of that file was the last to reach the disk.
+    durable: AtomicBool,
     /// The local file, for handles that read it through this crate.
     local: RwLock<Option<Arc<dyn RandomFile>>>,
 }
@@ -135,6 +137,7 @@ impl Entry {
             residency: AtomicU8::new(Residency::Gone as u8),
             tail: RwLock::new(tail),
             stored: AtomicBool::new(false),
+            durable: AtomicBool::new(false),
             local: RwLock::default(),
         }
     }
@@ -187,6 +190,15 @@ impl Entry {
     /// True where this process knows that the object is complete in the store.
     pub fn is_stored(&self) -> bool {
         self.stored.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_durable(&self, durable: bool) {
+        self.durable.store(durable, Ordering::Release);
+    }
+
+    /// True where the catalog on the disk names it, for as long as it is catalogued.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// The local file; `open` opens it where it is there and nobody has.

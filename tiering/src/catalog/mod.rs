@@ -88,6 +88,9 @@ impl Catalog {
             saved: Mutex::new(0),
             unsettled: AtomicBool::new(false),
         };
+        entries
+            .iter()
+            .for_each(|(entry, _)| entry.set_durable(true));
         catalog.exchange(entries, tails);
         *lock(&catalog.saved) = read(&catalog.names).change;
         catalog
@@ -146,10 +149,15 @@ impl Catalog {
         names.live.values().filter(local).cloned().collect()
     }
 
-    /// The bytes of the local files and of the remote ones, each file rounded up as by `round`.
-    pub fn bytes(&self, round: impl Fn(u64) -> u64) -> (u64, u64) {
-        let (mut local, mut remote) = (0, 0);
-        for entry in read(&self.names).live.values() {
+    /// The bytes of the local files, with those of `others` that are not catalogued, and of the remote ones; each catalogued
+    /// file rounded up as by `round`.
+    pub fn bytes(&self, round: impl Fn(u64) -> u64, others: &BTreeMap<String, u64>) -> (u64, u64) {
+        let names = read(&self.names);
+        let others = others
+            .iter()
+            .filter(|(name, _)| !names.live.contains_key(*name));
+        let (mut local, mut remote) = (others.map(|(_, len)| len).sum(), 0);
+        for entry in names.live.values() {
             let len = round(entry.file().len);
             match entry.residency() {
                 Residency::Local => local += len,
@@ -248,6 +256,9 @@ impl Catalog {
     ) -> Result<()> {
         let mut saved = lock(&self.saved);
         let files: Vec<_> = entries.iter().map(|(entry, _)| entry.clone()).collect();
+        // Where this fails, the file may be the new one.
+        let old = read(&self.names).live.clone();
+        old.values().for_each(|entry| entry.set_durable(false));
         self.write_file(tails.as_ref(), &files)?;
         *saved = self.exchange(entries, tails);
         Ok(())
@@ -258,6 +269,7 @@ impl Catalog {
         self.unsettled.store(true, Ordering::Release);
         self.base.write_atomic(&self.path, &bytes)?;
         self.unsettled.store(false, Ordering::Release);
+        entries.iter().for_each(|entry| entry.set_durable(true));
         Ok(())
     }
 

@@ -7,6 +7,9 @@
 //! # What becomes of a failure
 //! * Temporary (the store is away): the thread waits, longer each time, and tries the same file again, for ever.
 //! * No space: likewise, but it waits longest at once. The file goes on being read remotely.
+//! * No room in the disk budget: it is put aside, with all longer ones, and the thread goes on with others. When these were
+//!   tried and as long a wait is over, those aside have their turn again. No failure, and no warning: state may be larger
+//!   than the disk for good.
 //! * No space while other files are under way that may give it back: it waits for one of them to end. No failure.
 //! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
 //!   until [`Downloader::start`] is called again.
@@ -192,7 +195,8 @@ impl Downloader {
     ///
     /// # Errors
     /// The first failure that waiting will not heal: a corrupt or missing object, or a disk without space (which the
-    /// download goes on retrying). `Unavailable` where [`stop`](Self::stop) was called meanwhile.
+    /// download goes on retrying). `NoSpace`, too, once everything is local that the disk budget has room for.
+    /// `Unavailable` where [`stop`](Self::stop) was called meanwhile.
     pub fn wait_until_local(&self) -> Result<()> {
         self.shared.wake();
         loop {
@@ -229,7 +233,7 @@ fn work(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, delay: Dur
 }
 
 /// Transfers one file, again and again where that may help, and records what became of it.
-fn bring(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, entry: &Entry) {
+fn bring(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, entry: &Arc<Entry>) {
     let file = entry.file();
     let span =
         tracing::info_span!("promotion", name = entry.name(), key = %file.key, len = file.len);
@@ -243,6 +247,9 @@ fn bring(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, entry: &E
                     continue;
                 }
                 return shared.finished(entry, Outcome::Abandoned);
+            }
+            Ok(Outcome::Refused) => {
+                return shared.put_aside(entry, options.first_backoff * MAX_BACKOFF);
             }
             Ok(outcome) => {
                 if outcome == Outcome::Promoted {

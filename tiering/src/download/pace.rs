@@ -72,6 +72,8 @@ struct Window {
     in_flight: u64,
     /// Requests that may be sent until the next one ends.
     credit: u32,
+    /// The bytes of the last request that was sent.
+    last: u64,
     /// When this epoch began, and how many bytes had come by then.
     epoch: Option<(Instant, u64)>,
     /// Bytes per second.
@@ -133,13 +135,16 @@ impl Window {
     /// Lets a request pass, where one may.
     fn admit(&mut self, now: Instant, bytes: u64) -> Option<Sent> {
         let alone = self.in_flight == 0;
-        let fits = (self.in_flight as f64) < self.limit(bytes as f64);
+        // The short last request of a file would else wait until the link is nearly idle, and all others behind it.
+        let like = bytes.max(self.last);
+        let fits = (self.in_flight as f64) < self.limit(like as f64);
         let may = self.credit > 0 && !self.next_alone && fits;
         if self.paused || !(alone || may) {
             return None;
         }
         self.credit = if alone { 1 } else { self.credit - 1 };
         self.in_flight += bytes;
+        self.last = bytes;
         Some(Sent {
             at: now,
             bytes,

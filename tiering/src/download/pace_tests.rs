@@ -49,10 +49,20 @@ impl Link {
 
     /// Sends requests of `bytes` as the window lets it for so many seconds; the share of the link that they have.
     fn run(&mut self, seconds: f64, bytes: u64) -> f64 {
+        self.run_files(seconds, &[bytes])
+    }
+
+    /// The same with files of which each takes requests of these `sizes`, in turn.
+    fn run_files(&mut self, seconds: f64, sizes: &[u64]) -> f64 {
         let (end, before) = (self.now + seconds, self.came);
         (self.queued, self.queued_most, self.sent) = (0.0, 0.0, 0);
+        let mut sizes = sizes.iter().copied().cycle().peekable();
         while self.now < end {
-            while let Some(sent) = self.window.admit(self.instant(), bytes) {
+            while let Some(sent) = self
+                .window
+                .admit(self.instant(), sizes.peek().copied().unwrap())
+            {
+                let bytes = sizes.next().unwrap();
                 let at_link = self.now + self.latency;
                 let queued = (self.free_at - at_link).max(0.0);
                 self.queued += queued;
@@ -63,7 +73,7 @@ impl Link {
             }
             let (ends, sent) = self.under_way.pop_front().expect("nothing was admitted");
             self.now = ends;
-            self.came += bytes;
+            self.came += sent.bytes;
             self.window.arrived(self.instant(), sent, self.came);
             self.window.ended(sent);
         }
@@ -97,6 +107,19 @@ fn the_link_is_full_and_little_waits_in_front_of_it() {
                 link.queued_most
             );
         }
+    }
+}
+
+#[test]
+fn the_short_last_requests_of_files_do_not_empty_the_link() {
+    for latency in [0.005, 0.01, 0.03] {
+        let mut link = Link::new(latency, 125e6);
+        let sizes = [MIB, MIB, MIB, MIB, MIB, MIB / 5];
+        link.run_files(10.0, &sizes);
+        let share = link.run_files(60.0, &sizes);
+        assert!(share > 0.95, "{latency}: {share}");
+        let most = 0.3 * latency + BESIDE * MIB as f64 / 125e6;
+        assert!(link.queue() < most, "{latency}: {}", link.queue());
     }
 }
 

@@ -43,6 +43,8 @@ pub struct DownloadProgress {
     pub failed: Vec<(String, Error)>,
     /// Set while the download waits for space on the local disk.
     pub no_space: Option<Error>,
+    /// Set while files stay remote because the [disk budget](crate::CacheOptions::disk_budget_bytes) has no room for them.
+    pub no_room: Option<Error>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,10 @@ struct State {
     /// By heat, then by level, then by name.
     queue: BTreeMap<(Reverse<u64>, u8, String), Arc<Entry>>,
     heat: HashMap<String, u64>,
+    /// Files that the disk budget had no room for, by name. They go back into the queue when everything else was tried and
+    /// some time has passed.
+    aside: BTreeMap<String, Arc<Entry>>,
+    aside_until: Option<Instant>,
     active: HashSet<String>,
     workers: usize,
     stopped: bool,
@@ -134,13 +140,14 @@ impl Shared {
                 .collect();
             for entry in entries {
                 let name = entry.name();
-                if state.active.contains(name) || failed.contains(name) {
+                if state.active.contains(name)
+                    || failed.contains(name)
+                    || state.aside.contains_key(name)
+                {
                     continue;
                 }
                 let len = entry.file().len;
-                let heat = state.heat.get(name).copied().unwrap_or_default();
-                let at = (Reverse(heat), entry.facts.level, name.to_owned());
-                if state.queue.insert(at, entry).is_none() {
+                if state.put_in_turn(entry) {
                     state.progress.files_total += 1;
                     state.progress.bytes_total += len;
                 }
@@ -149,30 +156,57 @@ impl Shared {
         })
     }
 
-    /// The next file; `None` where there is none or the thread must end. Blocks while paused.
+    /// The next file; `None` where there is none or the thread must end. Blocks while paused, and while all that is left was
+    /// put aside a short while ago.
     ///
     /// With `None` the thread counts as ended, under the same lock: whoever queues a file after that sees it missing.
     pub fn next(&self) -> Option<Arc<Entry>> {
         let mut state = lock(&self.state);
-        while state.progress.paused && !state.stopped && !state.queue.is_empty() {
-            state = self.wait(state);
-        }
-        let first = if state.stopped {
-            None
-        } else {
-            state.queue.pop_first()
-        };
-        match first {
-            Some((_, entry)) => {
+        while !state.stopped {
+            if state.queue.is_empty() && state.aside.is_empty() {
+                break;
+            }
+            if state.progress.paused {
+                state = self.wait(state);
+                continue;
+            }
+            if let Some((_, entry)) = state.queue.pop_first() {
                 state.active.insert(entry.name().to_owned());
-                Some(entry)
+                return Some(entry);
             }
-            None => {
-                state.workers -= 1;
+            let now = Instant::now();
+            let until = state.aside_until.unwrap_or(now);
+            if until > now {
+                let woken = self.changed.wait_timeout(state, until - now);
+                state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                state.take_back();
                 self.changed.notify_all();
-                None
             }
         }
+        state.workers -= 1;
+        self.changed.notify_all();
+        None
+    }
+
+    /// The disk budget has no room for `entry`, nor for longer files: they wait for `wait`, while shorter ones come.
+    pub fn put_aside(&self, entry: &Arc<Entry>, wait: Duration) {
+        self.change(|state| {
+            state.end(entry);
+            let queue = std::mem::take(&mut state.queue).into_values();
+            let (mut aside, queue): (Vec<_>, Vec<_>) =
+                queue.partition(|other| other.file().len >= entry.file().len);
+            aside.push(entry.clone());
+            for entry in aside {
+                state.aside.insert(entry.name().to_owned(), entry);
+            }
+            for entry in queue {
+                state.put_in_turn(entry);
+            }
+            state
+                .aside_until
+                .get_or_insert_with(|| Instant::now() + wait);
+        });
     }
 
     pub fn finished(&self, entry: &Entry, outcome: Outcome) {
@@ -180,7 +214,7 @@ impl Shared {
             state.end(entry);
             match outcome {
                 Outcome::Promoted => state.progress.files_done += 1,
-                Outcome::Abandoned | Outcome::Crowded => {
+                Outcome::Abandoned | Outcome::Crowded | Outcome::Refused => {
                     state.progress.files_total -= 1;
                     state.progress.bytes_total -= entry.file().len;
                 }
@@ -204,6 +238,7 @@ impl Shared {
             state.progress.bytes_total -= std::mem::take(&mut state.failed_bytes);
             state.progress.failed.clear();
             state.progress.no_space = None;
+            state.take_back();
         });
     }
 
@@ -212,6 +247,11 @@ impl Shared {
             state.no_space_of = entry.name().to_owned();
             state.progress.no_space = Some(error);
         });
+    }
+
+    /// What the disk budget says of a file that is about to be put aside.
+    pub fn no_room(&self, error: Error) {
+        lock(&self.state).progress.no_room = Some(error);
     }
 
     /// Begins a new count, as the catalog is another one. Nothing is queued or under way.
@@ -234,10 +274,8 @@ impl Shared {
         // Nobody waits for this one. Those that wait in the queue move to their new places.
         let mut state = lock(&self.state);
         state.heat = heat;
-        let queued = std::mem::take(&mut state.queue);
-        for ((_, level, name), entry) in queued {
-            let heat = state.heat.get(&name).copied().unwrap_or_default();
-            state.queue.insert((Reverse(heat), level, name), entry);
+        for entry in std::mem::take(&mut state.queue).into_values() {
+            state.put_in_turn(entry);
         }
     }
 
@@ -257,6 +295,7 @@ impl Shared {
             state.stopped = stopped;
             if stopped {
                 state.stops += 1;
+                state.take_back();
                 for entry in std::mem::take(&mut state.queue).into_values() {
                     state.progress.files_total -= 1;
                     state.progress.bytes_total -= entry.file().len;
@@ -287,6 +326,7 @@ impl Shared {
         self.change(|state| {
             state.starts += 1;
             state.progress.no_space = None;
+            state.take_back();
         });
     }
 
@@ -339,6 +379,9 @@ impl Shared {
     pub fn progress(&self) -> DownloadProgress {
         let state = lock(&self.state);
         let mut progress = state.progress.clone();
+        if state.aside.is_empty() {
+            progress.no_room = None;
+        }
         progress.bytes_per_second = state.meter.rate(Instant::now()) as u64;
         if !progress.paused {
             let left = progress.bytes_total.saturating_sub(progress.bytes_done);
@@ -350,8 +393,8 @@ impl Shared {
         progress
     }
 
-    /// Blocks until no thread works any more; an error where something failed for good, or it was stopped more often
-    /// than `stops` times.
+    /// Blocks until no thread works any more; an error where something failed for good, or nothing is left but what the disk
+    /// budget has no room for, or it was stopped more often than `stops` times.
     pub fn wait_until_idle(&self, stops: u64) -> Result<()> {
         let mut state = lock(&self.state);
         loop {
@@ -360,6 +403,13 @@ impl Shared {
                 return Err(error.clone());
             }
             if let Some(error) = &progress.no_space {
+                return Err(error.clone());
+            }
+            if state.queue.is_empty()
+                && state.active.is_empty()
+                && !state.aside.is_empty()
+                && let Some(error) = &progress.no_room
+            {
                 return Err(error.clone());
             }
             if state.stops != stops {
@@ -379,6 +429,22 @@ impl Shared {
 }
 
 impl State {
+    /// Queues `entry`; true where it was not queued.
+    fn put_in_turn(&mut self, entry: Arc<Entry>) -> bool {
+        let name = entry.name().to_owned();
+        let heat = self.heat.get(&name).copied().unwrap_or_default();
+        let at = (Reverse(heat), entry.facts.level, name);
+        self.queue.insert(at, entry).is_none()
+    }
+
+    /// Queues what was put aside.
+    fn take_back(&mut self) {
+        self.aside_until = None;
+        for entry in std::mem::take(&mut self.aside).into_values() {
+            self.put_in_turn(entry);
+        }
+    }
+
     /// `entry` is not under way any more.
     fn end(&mut self, entry: &Entry) {
         self.active.remove(entry.name());

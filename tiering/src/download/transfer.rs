@@ -32,12 +32,10 @@ use crate::{
 /// How often a thread that waits for the network looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
-/// Missing ranges are asked for together where what lies between them is at most this part of a request, and no more than
-/// [`GAP_BYTES`].
-const GAP_SHARE: u64 = 16;
-
-/// See [`GAP_SHARE`].
-const GAP_BYTES: u64 = 64 << 10;
+/// Missing ranges are asked for together where what lies between them is no more than this: less than the pages of one block of
+/// the default size. Where the link is the limit, a block that a read brought and the download brings again costs more time
+/// than processing the record that read it took; so blocks are left out one by one, at a request more for each.
+const GAP_BYTES: u64 = 16 << 10;
 
 /// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
 /// whole is verified, and readers may drop some while others come.
@@ -52,6 +50,8 @@ pub(super) enum Outcome {
     Abandoned,
     /// Other downloads have the room that it needs.
     Crowded,
+    /// The disk budget has no room for it, nor for any longer file.
+    Refused,
 }
 
 /// Brings `entry` here and promotes it. Blocks.
@@ -83,7 +83,16 @@ fn transfer_remote(
     options: &DownloadOptions,
     entry: &Entry,
 ) -> Result<Outcome> {
-    let _admitted = core.admit(entry)?;
+    let _admitted = match core.admit(entry) {
+        Ok(Some(admitted)) => admitted,
+        Ok(None) => return Ok(Outcome::Crowded),
+        Err(error) => {
+            // With state larger than the disk this is how it always is.
+            tracing::debug!(%error, "not brought");
+            shared.no_room(error);
+            return Ok(Outcome::Refused);
+        }
+    };
     let object = Object::new(entry.file());
     if stream::is_quicker(core, options, entry, &object) {
         return stream::transfer_small(core, shared, options, entry);
@@ -142,6 +151,7 @@ impl Transfer<'_> {
             if !self.hold.is_whole() && self.fill()? == Outcome::Abandoned {
                 return Ok(Outcome::Abandoned);
             }
+            self.recount();
             if self.hold.is_whole() && self.hold.seal()? {
                 return promote(self.core, self.entry, |path| self.hold.promote(path));
             }
@@ -168,15 +178,19 @@ impl Transfer<'_> {
         let tail = self.entry.tail();
         // What the tail bundle holds need not come again; the checksum is over all of it all the same.
         let body_end = tail.as_ref().map_or(file.len, |(offset, _)| *offset);
-        let mut asks = self.requests(body_end).into_iter();
+        let most = (self.options.chunk_bytes as u64)
+            .max(1)
+            .next_multiple_of(PAGE_BYTES);
+        let (mut asked, mut uncounted) = (0, 0);
         let mut window = VecDeque::new();
         loop {
             if !self.shared.go_on() || self.entry.residency() != Residency::Remote {
                 return Ok(Outcome::Abandoned);
             }
             while window.len() < self.options.parallel_chunks.max(1)
-                && let Some(range) = asks.next()
+                && let Some(range) = self.hold.next_missing(asked..body_end, most, GAP_BYTES)
             {
+                asked = range.end;
                 let chunk = Chunk::request(self.core, self.shared, self.object, range.clone());
                 window.push_back((range.start, chunk));
             }
@@ -193,7 +207,12 @@ impl Transfer<'_> {
                 Some((_, tail)) => self.store(start, &joined(&bytes, body_end, tail))?,
                 None => self.store(start, &bytes)?,
             }
-            self.recount();
+            // It looks at the whole file, and requests may be small.
+            uncounted += bytes.len() as u64;
+            if uncounted >= most {
+                self.recount();
+                uncounted = 0;
+            }
         }
         if let Some((offset, tail)) = tail {
             let first = offset.next_multiple_of(PAGE_BYTES);
@@ -222,27 +241,6 @@ impl Transfer<'_> {
         }
         self.hold.store(start, bytes)
     }
-
-    /// The ranges to ask for, in order: what is missing before `end`, near ranges together, cut to requests.
-    fn requests(&self, end: u64) -> Vec<Range<u64>> {
-        let most = (self.options.chunk_bytes as u64)
-            .max(1)
-            .next_multiple_of(PAGE_BYTES);
-        let gap = (most / GAP_SHARE).min(GAP_BYTES);
-        let mut joined: Vec<Range<u64>> = Vec::new();
-        for range in self.hold.missing(end) {
-            match joined.last_mut() {
-                Some(last) if range.start - last.end <= gap => last.end = range.end,
-                _ => joined.push(range),
-            }
-        }
-        let cut = joined.into_iter().flat_map(|range| {
-            let end = range.end;
-            let starts = (range.start..end).step_by(most as usize);
-            starts.map(move |start| start..(start + most).min(end))
-        });
-        cut.collect()
-    }
 }
 
 /// `bytes`, which end at `at`, and what follows them in their last page.
@@ -267,12 +265,13 @@ pub(super) fn promote(
             return Ok(Outcome::Abandoned);
         }
         // What it took of the cache's room is the tables' before it is free.
-        let _landing = core.land(entry);
+        let landing = core.land(entry);
         rename(&core.layout.db.join(entry.name()))?;
-        core.catalog.set_residency(entry, Residency::Local);
+        landing.landed(entry);
+        // While a demotion, which keeps a tail, has to wait.
+        entry.set_stored();
+        entry.drop_tail();
     }
-    entry.set_stored();
-    entry.drop_tail();
     if let Err(error) = core.base.sync_dir(&core.layout.db) {
         // It is local and right; only a power cut may make it remote again.
         tracing::warn!(%error, "promoted file is not yet durable");

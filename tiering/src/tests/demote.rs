@@ -15,7 +15,7 @@ use lazurite_env::{Effect, ErrorKind, FaultEnv, FaultPlan, PosixEnv};
 use super::*;
 use crate::OpenFiles;
 
-const KIB: usize = 1 << 10;
+pub(super) const KIB: usize = 1 << 10;
 
 /// Who has files open: says how long each was idle, and counts what it was asked to let go.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl OpenFiles for Watched {
 }
 
 /// A union with a disk budget.
-fn limited(world: &World, base: Arc<dyn Env>, budget: usize) -> Arc<UnionEnv> {
+pub(super) fn limited(world: &World, base: Arc<dyn Env>, budget: usize) -> Arc<UnionEnv> {
     let mut options = world.options(base);
     options.cache.disk_budget_bytes = budget as u64;
     options.cache.block_reads = true;
@@ -44,7 +44,12 @@ fn limited(world: &World, base: Arc<dyn Env>, budget: usize) -> Arc<UnionEnv> {
 }
 
 /// Writes the table `number` of `len` bytes, as RocksDB does, and uploads it.
-fn write_stored(world: &World, union: &UnionEnv, number: u64, len: usize) -> CatalogEntry {
+pub(super) fn write_stored(
+    world: &World,
+    union: &UnionEnv,
+    number: u64,
+    len: usize,
+) -> CatalogEntry {
     let bytes = content(number, len);
     world.store.insert(&key(number), bytes.clone());
     write_file(union, &db(&name(number)), &bytes).unwrap();

@@ -329,7 +329,7 @@ fn each_local_failure_is_survived_and_nothing_wrong_becomes_local() {
     }
 }
 
-fn wait_for(condition: impl Fn() -> bool) {
+pub(super) fn wait_for(condition: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
     while !condition() {
         assert!(Instant::now() < until, "it does not happen");

@@ -1,6 +1,7 @@
 //! Tests of the whole crate on a local Env and a store in memory.
 
 mod ahead;
+mod beside;
 mod cache;
 mod cache_crash;
 mod cache_disk;
@@ -10,6 +11,7 @@ mod cache_model;
 mod cache_stress;
 mod crash;
 mod demote;
+mod disk;
 mod download;
 mod names;
 mod observed;

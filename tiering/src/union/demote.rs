@@ -1,15 +1,16 @@
 //! Demotion: a local table file that the store holds becomes remote again, under its readers.
 //!
 //! # Order and crash story
-//! 1. The catalog on the disk names the object. A local file that is not in it is never demoted.
+//! 1. The catalog on the disk names the object; it is written where it does not. A local file that is not in it is never demoted.
 //! 2. The end of the file is kept: in memory and, where the tail bundle does not hold it, in a small file.
 //! 3. The entry is remote: what is opened from here on reads the store.
 //! 4. The local file is unlinked. Handles that are open read the same bytes, here, on.
 //! 5. They are told to let go, and the space is free.
 //!
 //! A crash before 4 is durable finds the file local, whole, and counted; after it, remote: nothing says which but the
-//! disk. `moving` is held throughout, so no promotion comes in between; a restore, link, rename or deletion comes before
-//! 1 or after 4 (`naming`).
+//! disk. From a last look at the entry, which is before 2, to 5 `moving` is held, so no promotion comes in between; and to 4
+//! `naming`: a restore, link, rename or deletion comes before that look or after 4. One that comes before it, behind 1, costs
+//! nothing: the entry that it leaves is not local, or another one.
 
 use std::{fmt, path::Path, sync::Arc};
 
@@ -29,13 +30,13 @@ use crate::{
 /// used, and to let go of those that it unlinked. Called from a thread of the union's, with no reader waiting for it.
 pub trait OpenFiles: fmt::Debug + Send + Sync {
     /// Closes what is open at `path`, whose file was unlinked; reads of it go through the union from now on. Waits for reads
-    /// that are under way. `false`: some of the file's space is not free yet.
+    /// that are under way. `false`: some of the file's space is not free yet; a later [tick](Self::tick) sees to it.
     fn release(&self, path: &Path) -> bool;
 
     /// For how many [ticks](Self::tick) no user has read `path`; `None` where it is not open.
     fn idle(&self, path: &Path) -> Option<u32>;
 
-    /// Moves the clock of [`idle`](Self::idle) on: called a few times a second.
+    /// Moves the clock of [`idle`](Self::idle) on, and closes what could not be closed before: called a few times a second.
     fn tick(&self);
 }
 
@@ -48,7 +49,10 @@ impl Core {
         if !entry.is_local() || !entry.is_stored() {
             return Ok(false);
         }
-        self.catalog.save()?;
+        // On a full disk nothing can be written, and what is in the catalog already can go all the same.
+        if !entry.is_durable() {
+            self.catalog.save()?;
+        }
         let path = self.layout.db.join(entry.name());
         let tail = self.tail_of(entry, &path);
         let naming = lock(&self.naming);

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! * Only table files directly in the db directory are ever remote. Every other path passes through to the base Env.
-//! * A path is looked up without I/O. Creating a table that is not catalogued takes no lock.
+//! * A path is looked up without I/O. Creating a table that is not catalogued takes no lock that is held across I/O.
 //! * Table files are immutable, and a file number is used once between two restores, as RocksDB does.
 //!
 //! # Crash story
@@ -180,7 +180,7 @@ impl UnionEnv {
         });
 
         let counters = Arc::new(Counters::default());
-        let disk = Disk::new(cache.disk_budget_bytes, cache.budget_bytes);
+        let disk = Disk::new(&cache);
         let budget = Arc::new(TransferBudget::new(transfer_bytes_per_second));
         let cache = Cache::open(
             Parts {
@@ -324,43 +324,19 @@ impl UnionEnv {
     /// `InvalidInput` where a name is no table file's, the local length differs from the object's, or the name is
     /// catalogued as another object. After any error none of the files may be counted on to be catalogued.
     pub fn record_uploaded(&self, files: &[CatalogEntry]) -> Result<()> {
-        let core = &*self.core;
-        let mut stored = Vec::with_capacity(files.len());
-        for facts in files {
-            let (name, file) = (&facts.name, &facts.file);
-            let bad = |why: &str| {
-                Err(Error::new(
-                    ErrorKind::InvalidInput,
-                    "record upload",
-                    name,
-                    why,
-                ))
-            };
-            if !is_table_name(name) {
-                return bad("not the name of a table file");
-            }
-            let _naming = lock(&core.naming);
-            if let Some(entry) = core.catalog.lookup(name) {
-                if entry.file() != file {
-                    return bad("it is catalogued as another object");
-                }
-                stored.push(entry);
-                continue;
-            }
-            match core.base.stat(&core.layout.db.join(name)) {
-                Ok(stat) if stat.len == file.len => {}
-                Ok(_) => return bad("the local file has another length than the object"),
-                Err(e) if e.is_not_found() => continue,
-                Err(e) => return Err(e),
-            }
-            let entry = Arc::new(Entry::new(facts.clone(), None));
-            core.catalog.insert(entry.clone(), Residency::Local);
-            stored.push(entry);
-        }
-        core.catalog.save()?;
+        let stored = self.core.catalogue(files)?;
         stored.iter().for_each(|entry| entry.set_stored());
-        core.balance();
+        self.core.balance();
         Ok(())
+    }
+
+    /// The same, for who does not know yet whether the objects stay: none of these files may be demoted before
+    /// [`record_uploaded`](Self::record_uploaded) tells it of them as well.
+    ///
+    /// # Errors
+    /// As [`record_uploaded`](Self::record_uploaded).
+    pub fn catalogue_uploaded(&self, files: &[CatalogEntry]) -> Result<()> {
+        self.core.catalogue(files).map(drop)
     }
 
     /// Tells that the object of the catalogued file `name` is complete in the store: the file may be
@@ -405,6 +381,13 @@ impl UnionEnv {
         self.core.set_cache_budget(bytes);
     }
 
+    /// Ends the looks at the disk budget and waits for the demotion that is under way: from now on nothing is demoted but by
+    /// [`demote`](Self::demote), and nothing more is deleted below the root because of the budget. For whoever is about to give
+    /// the directory to another while handles of this union live on.
+    pub fn stop_demotions(&self) {
+        self.core.stop_keeper();
+    }
+
     /// Blocks until what reads brought so far is stored in the chunk cache, or dropped. For tests, benches, and whoever is
     /// about to end the process and wants it warm.
     pub fn flush_cache(&self) {
@@ -444,6 +427,44 @@ impl Drop for UnionEnv {
 }
 
 impl Core {
+    /// Catalogues local files whose objects are `files`, durably; the entries of those that are there.
+    fn catalogue(&self, files: &[CatalogEntry]) -> Result<Vec<Arc<Entry>>> {
+        let mut entries = Vec::with_capacity(files.len());
+        for facts in files {
+            let (name, file) = (&facts.name, &facts.file);
+            let bad = |why: &str| {
+                Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "record upload",
+                    name,
+                    why,
+                ))
+            };
+            if !is_table_name(name) {
+                return bad("not the name of a table file");
+            }
+            let _naming = lock(&self.naming);
+            if let Some(entry) = self.catalog.lookup(name) {
+                if entry.file() != file {
+                    return bad("it is catalogued as another object");
+                }
+                entries.push(entry);
+                continue;
+            }
+            match self.base.stat(&self.layout.db.join(name)) {
+                Ok(stat) if stat.len == file.len => {}
+                Ok(_) => return bad("the local file has another length than the object"),
+                Err(e) if e.is_not_found() => continue,
+                Err(e) => return Err(e),
+            }
+            let entry = Arc::new(Entry::new(facts.clone(), None));
+            self.catalog.insert(entry.clone(), Residency::Local);
+            entries.push(entry);
+        }
+        self.catalog.save()?;
+        Ok(entries)
+    }
+
     /// Has the cache forget `file`, unless a remote table still is that object.
     pub fn uncache(&self, file: &RemoteFile) {
         let object = Object::new(file).id;

@@ -256,6 +256,8 @@ impl RandomFile for RemoteFile {
 #[derive(Debug, Default)]
 pub struct TieredEnv {
     remote: Mutex<HashMap<PathBuf, Arc<Remote>>>,
+    /// Files that leave and come back, and whether they are away.
+    restless: Mutex<HashMap<PathBuf, bool>>,
 }
 
 impl TieredEnv {
@@ -302,6 +304,12 @@ impl TieredEnv {
         });
         file.is_local.store(false, SeqCst);
         std::fs::remove_file(path).unwrap();
+    }
+
+    /// Takes a file off the disk when its native path is told, and puts it back when that is asked for again.
+    pub fn unsettle(&self, path: &Path) {
+        let mut restless = self.restless.lock().unwrap();
+        restless.insert(path.to_owned(), false);
     }
 
     /// Puts everything back.
@@ -393,7 +401,19 @@ impl Env for TieredEnv {
     fn native_path(&self, path: &Path) -> Option<PathBuf> {
         match self.remote(path) {
             Some(file) if !file.is_local.load(SeqCst) => None,
-            _ => PosixEnv.native_path(path),
+            _ => {
+                let mut restless = self.restless.lock().unwrap();
+                if let Some(away) = restless.get_mut(path) {
+                    let hidden = path.with_extension("hidden");
+                    if std::mem::replace(away, true) {
+                        std::fs::rename(&hidden, path).unwrap();
+                        restless.remove(path);
+                    } else {
+                        std::fs::rename(path, &hidden).unwrap();
+                    }
+                }
+                PosixEnv.native_path(path)
+            }
         }
     }
 }

@@ -140,8 +140,11 @@ fn readers_go_on_while_files_leave_and_come_back() {
     let env = rocksdb_env(tiered.clone()).unwrap();
     env.local_files().keep_releasable();
     let db = open(&options(&env), dir.path()).unwrap();
-    fill(&db, 0..KEYS);
-    db.flush().unwrap();
+    // Files of their own, however late a flush comes.
+    for keys in [0..KEYS / 3, KEYS / 3..KEYS / 2, KEYS / 2..KEYS] {
+        fill(&db, keys);
+        db.flush().unwrap();
+    }
     check(&db, 0..KEYS);
     let files = TieredEnv::local_files(dir.path());
     assert!(
@@ -214,4 +217,138 @@ fn users_keep_a_file_warm_and_compactions_do_not() {
     db.get(key(1)).unwrap();
     assert_eq!(files.idle(&path), Some(0));
     assert_eq!(files.idle(&dir.path().join("000001.sst")), None);
+}
+
+#[test]
+fn a_file_that_leaves_and_comes_back_while_it_is_opened_is_found() {
+    for releasable in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let env = wrap(PosixEnv);
+            let db = open(&options(&env), dir.path()).unwrap();
+            fill(&db, 0..KEYS);
+            db.flush().unwrap();
+        }
+        let tiered = TieredEnv::default();
+        for path in TieredEnv::local_files(dir.path()) {
+            tiered.unsettle(&path);
+        }
+        let env = wrap(tiered);
+        if releasable {
+            env.local_files().keep_releasable();
+        }
+        let db = open(&options(&env), dir.path()).unwrap();
+        check(&db, 0..KEYS);
+    }
+}
+
+/// Holds a thread wherever it is, by a signal: not for ever, as it may have a lock that others need.
+struct Held;
+
+static HOLD: AtomicBool = AtomicBool::new(false);
+static IS_HELD: AtomicBool = AtomicBool::new(false);
+static TIMES: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn hold(_: libc::c_int) {
+    // SAFETY: it is the thread's own; the thread must find it as it was.
+    let errno = unsafe { *libc::__errno_location() };
+    IS_HELD.store(true, SeqCst);
+    TIMES.fetch_add(1, SeqCst);
+    for _ in 0..12_000 {
+        if !HOLD.load(SeqCst) {
+            break;
+        }
+        // SAFETY: it only sleeps.
+        unsafe { libc::usleep(100) };
+    }
+    IS_HELD.store(false, SeqCst);
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+impl Held {
+    fn new(thread: libc::pthread_t) -> Self {
+        HOLD.store(true, SeqCst);
+        let before = TIMES.load(SeqCst);
+        let handler = hold as extern "C" fn(libc::c_int);
+        // SAFETY: the handler touches atomics and errno only, and the caller's thread runs.
+        unsafe {
+            libc::signal(libc::SIGUSR1, handler as libc::sighandler_t);
+            assert_eq!(libc::pthread_kill(thread, libc::SIGUSR1), 0);
+        }
+        while TIMES.load(SeqCst) == before {
+            std::thread::yield_now();
+        }
+        Held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HOLD.store(false, SeqCst);
+        while IS_HELD.load(SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+}
+
+#[test]
+fn what_a_reader_kept_open_is_closed_soon_after_it_has_left() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let tiered = Arc::new(TieredEnv::default());
+    let env = rocksdb_env(tiered.clone()).unwrap();
+    let local = env.local_files();
+    local.keep_releasable();
+    let db = open(&options(&env), dir.path()).unwrap();
+    fill(&db, 0..KEYS);
+    db.flush().unwrap();
+    check(&db, 0..KEYS);
+    let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (sender, thread) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // SAFETY: it always succeeds.
+            sender.send(unsafe { libc::pthread_self() }).unwrap();
+            let mut i = 0;
+            while !done.load(SeqCst) {
+                i = (i + 613) % KEYS;
+                assert_eq!(db.get(key(i)).unwrap().unwrap(), value(i));
+                reads.fetch_add(1, SeqCst);
+            }
+        });
+        let _end = End(&done);
+        let thread = thread.recv().unwrap();
+        let mut paths = TieredEnv::local_files(dir.path()).into_iter();
+        let path = paths.find(|path| local.idle(path).is_some()).unwrap();
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            assert!(Instant::now() < until, "it is never inside");
+            wait_for(&reads, 10);
+            let held = Held::new(thread);
+            tiered.demote(&path);
+            // Now and then the reader is inside a file, this one or another.
+            let released = local.release(&path);
+            drop(held);
+            if !released {
+                break;
+            }
+            tiered.promote_all();
+        }
+        let until = Instant::now() + Duration::from_secs(10);
+        while unlinked(dir.path()) > 0 {
+            assert!(Instant::now() < until, "its space is not free");
+            local.tick();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    check(&db, 0..KEYS);
+}
+
+/// Ends a reader, also where the test fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::FileState;
 use crate::cache::geometry::{
-    BLOCK_BYTES, PAGE_BYTES, chunks_in, disk_bytes, full, group_of, runs,
+    BLOCK_BYTES, PAGE_BYTES, chunk_of, chunks_in, disk_bytes, full, group_of, runs,
 };
 
 impl FileState {
@@ -23,23 +23,19 @@ impl FileState {
         self.charged
     }
 
-    /// The pages that are absent, as runs in order.
-    pub fn missing(&self) -> Vec<Range<u64>> {
+    /// The pages that are absent from page `from` on, in order, as runs that end where their chunk does.
+    pub fn missing(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
         let len = self.object.file.len;
-        let mut missing: Vec<Range<u64>> = Vec::new();
-        for at in 0..chunks_in(len) as u32 {
+        let first = chunk_of(from);
+        let runs = (first..chunks_in(len) as u32).flat_map(move |at| {
             let resident = self
                 .chunks
                 .get(&at)
                 .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
-            for run in runs(at, full(at, len) & !resident) {
-                match missing.last_mut() {
-                    Some(last) if last.end == run.start => last.end = run.end,
-                    _ => missing.push(run),
-                }
-            }
-        }
-        missing
+            runs(at, full(at, len) & !resident)
+        });
+        let runs = runs.map(move |run| run.start.max(from)..run.end);
+        runs.filter(|run| run.start < run.end)
     }
 
     /// What the file takes when it is whole, beyond what it is charged now.
@@ -57,9 +53,8 @@ impl FileState {
 
     /// Bytes of the resident pages.
     pub fn resident_bytes(&self) -> u64 {
-        let missing = self.missing();
         let len = self.object.file.len;
-        let bytes = |run: &Range<u64>| (run.end * PAGE_BYTES).min(len) - run.start * PAGE_BYTES;
-        len - missing.iter().map(bytes).sum::<u64>()
+        let bytes = |run: Range<u64>| (run.end * PAGE_BYTES).min(len) - run.start * PAGE_BYTES;
+        len - self.missing(0).map(bytes).sum::<u64>()
     }
 }
