@@ -37,6 +37,9 @@ const STOP_CHECK: Duration = Duration::from_millis(20);
 /// than processing the record that read it took; so blocks are left out one by one, at a request more for each.
 const GAP_BYTES: u64 = 16 << 10;
 
+/// Nor than this part of a request, where requests are small.
+const GAP_SHARE: u64 = 16;
+
 /// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
 /// whole is verified, and readers may drop some while others come.
 const PASSES: u32 = 8;
@@ -181,6 +184,7 @@ impl Transfer<'_> {
         let most = (self.options.chunk_bytes as u64)
             .max(1)
             .next_multiple_of(PAGE_BYTES);
+        let gap = GAP_BYTES.min(most / GAP_SHARE);
         let (mut asked, mut uncounted) = (0, 0);
         let mut window = VecDeque::new();
         loop {
@@ -188,7 +192,7 @@ impl Transfer<'_> {
                 return Ok(Outcome::Abandoned);
             }
             while window.len() < self.options.parallel_chunks.max(1)
-                && let Some(range) = self.hold.next_missing(asked..body_end, most, GAP_BYTES)
+                && let Some(range) = self.hold.next_missing(asked..body_end, most, gap)
             {
                 asked = range.end;
                 let chunk = Chunk::request(self.core, self.shared, self.object, range.clone());
