@@ -386,7 +386,7 @@ static LOCKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// file stays: deleting it would let two others lock two files of one name.
 #[derive(Debug)]
 struct PosixLock {
-    _file: File,
+    file: File,
     _path: LockedPath,
 }
 
@@ -428,13 +428,22 @@ impl PosixLock {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|e| failed("lock", path)(e.into()))?;
         Ok(PosixLock {
-            _file: file,
+            file,
             _path: locked,
         })
     }
 }
 
 impl FileLock for PosixLock {}
+
+impl Drop for PosixLock {
+    /// Closing the file would do, were it not for processes that are being started just now: each has a copy of the
+    /// descriptor between its fork and its exec, and the lock would stay until the last copy is closed.
+    fn drop(&mut self) {
+        // An error leaves what closing does.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -457,6 +466,17 @@ mod tests {
         assert_eq!(refused.kind(), ErrorKind::Locked);
         drop(rival);
         drop(PosixEnv.lock(&path).unwrap());
+    }
+
+    #[test]
+    fn a_released_lock_is_free_while_another_process_still_has_a_copy_of_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        let lock = PosixLock::take(&path).unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        drop(lock);
+        drop(PosixEnv.lock(&path).unwrap());
+        drop(copy);
     }
 
     #[test]
