@@ -88,7 +88,7 @@ IOStatus EnvFileSystem::NewRandomAccessFile(const std::string& f, const FileOpti
         std::unique_ptr<FSRandomAccessFile> file;
         s = target()->NewRandomAccessFile(*native, options, &file, dbg);
         if (s.ok()) {
-          *r = std::make_unique<LocalRandomFile>(std::move(file), files_);
+          *r = std::make_unique<LocalRandomFile>(f, std::move(file), files_);
         }
       }
       if (!HasLeft(s, f)) {

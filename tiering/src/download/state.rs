@@ -15,6 +15,7 @@ use std::{
 use lazurite_env::{Error, ErrorKind, Result};
 
 use super::{
+    hot::Hot,
     meter::{Meter, eta},
     pace::Pace,
     transfer::Outcome,
@@ -37,6 +38,11 @@ pub struct DownloadProgress {
     pub bytes_per_second: u64,
     /// How long the rest takes at this rate. `None` while that cannot be told: paused, or nothing has come of late.
     pub eta: Option<Duration>,
+    /// Bytes of the [hot chunks](super::Downloader::set_chunk_heat) that come before all files; what has no room, or is not
+    /// wanted any more, is taken off.
+    pub hot_bytes_total: u64,
+    /// Those of them that are here.
+    pub hot_bytes_done: u64,
     /// True between `pause` and `resume`.
     pub paused: bool,
     /// Files that were given up, by name, and why. They are read remotely on.
@@ -47,20 +53,21 @@ pub struct DownloadProgress {
 
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: Condvar,
     parts: AtomicU64,
     pace: Arc<Pace>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
+    pub(super) hot: Hot,
     /// By heat, then by level, then by name.
     queue: BTreeMap<(Reverse<u64>, u8, String), Arc<Entry>>,
-    heat: HashMap<String, u64>,
+    pub(super) heat: HashMap<String, u64>,
     active: HashSet<String>,
     workers: usize,
-    stopped: bool,
+    pub(super) stopped: bool,
     /// How many times it was stopped: waiters notice it even if it was started again.
     stops: u64,
     /// How many times it was started: sleepers notice it.
@@ -73,7 +80,7 @@ struct State {
     no_space_of: String,
     /// Measures since the first thread was hired.
     meter: Meter,
-    progress: DownloadProgress,
+    pub(super) progress: DownloadProgress,
 }
 
 /// A moment in the life of a download: what happened since does not let a thread sleep.
@@ -93,13 +100,13 @@ impl Shared {
         lock(&self.state).meter.add(Instant::now(), bytes);
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut lock(&self.state));
         self.changed.notify_all();
         result
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
@@ -218,6 +225,7 @@ impl Shared {
     pub fn reset_progress(&self) {
         self.change(|state| {
             state.failed_bytes = 0;
+            state.hot = Hot::default();
             state.progress = DownloadProgress {
                 paused: state.progress.paused,
                 ..DownloadProgress::default()

@@ -22,7 +22,7 @@ use lazurite_env::{Error, ErrorKind, Result, remote::Key};
 
 use super::{DownloadOptions, state::Shared, stream};
 use crate::{
-    cache::{Hold, Object, PAGE_BYTES, flight::get_exact},
+    cache::{CHUNK_BYTES, Hold, Object, PAGE_BYTES, flight::get_exact},
     catalog::{Entry, Residency},
     stats::Counters,
     sync::lock,
@@ -32,12 +32,9 @@ use crate::{
 /// How often a thread that waits for the network looks whether it must end.
 const STOP_CHECK: Duration = Duration::from_millis(20);
 
-/// Missing ranges are asked for together where what lies between them is at most this part of a request, and no more than
-/// [`GAP_BYTES`].
+/// Missing ranges are asked for together where what lies between them is less than this part of a request, and less than a
+/// chunk: one that was warmed does not come again.
 const GAP_SHARE: u64 = 16;
-
-/// See [`GAP_SHARE`].
-const GAP_BYTES: u64 = 64 << 10;
 
 /// How often the missing pages of a file are fetched before its disk counts as unreadable: pages may turn out bad when the
 /// whole is verified, and readers may drop some while others come.
@@ -224,28 +221,29 @@ impl Transfer<'_> {
 
     /// The ranges to ask for, in order: what is missing before `end`, near ranges together, cut to requests.
     fn requests(&self, end: u64) -> Vec<Range<u64>> {
-        let most = (self.options.chunk_bytes as u64)
-            .max(1)
-            .next_multiple_of(PAGE_BYTES);
-        let gap = (most / GAP_SHARE).min(GAP_BYTES);
+        let most = self.options.request_bytes();
+        let gap = (most / GAP_SHARE).min(CHUNK_BYTES);
         let mut joined: Vec<Range<u64>> = Vec::new();
         for range in self.hold.missing(end) {
             match joined.last_mut() {
-                Some(last) if range.start - last.end <= gap => last.end = range.end,
+                Some(last) if range.start - last.end < gap => last.end = range.end,
                 _ => joined.push(range),
             }
         }
-        let cut = joined.into_iter().flat_map(|range| {
-            let end = range.end;
-            let starts = (range.start..end).step_by(most as usize);
-            starts.map(move |start| start..(start + most).min(end))
-        });
+        let cut = joined.into_iter().flat_map(|range| cut(range, most));
         cut.collect()
     }
 }
 
+/// Pieces of a range, none longer than `most`.
+pub(super) fn cut(range: Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    let starts = (range.start..end).step_by(most as usize);
+    starts.map(move |start| start..(start + most).min(end))
+}
+
 /// `bytes`, which end at `at`, and what follows them in their last page.
-fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
+pub(super) fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
     let rest = (at.next_multiple_of(PAGE_BYTES) - at) as usize;
     let mut joined = BytesMut::with_capacity(bytes.len() + rest);
     joined.extend_from_slice(bytes);

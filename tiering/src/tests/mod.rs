@@ -15,6 +15,7 @@ mod names;
 mod observed;
 mod reads;
 mod restore;
+mod warm;
 
 use std::{
     collections::BTreeMap,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::FileState;
 use crate::cache::geometry::{
-    BLOCK_BYTES, PAGE_BYTES, chunks_in, disk_bytes, full, group_of, runs,
+    BLOCK_BYTES, PAGE_BYTES, chunks_in, disk_bytes, full, group_of, pages_in, runs, slices,
 };
 
 impl FileState {
@@ -25,14 +25,18 @@ impl FileState {
 
     /// The pages that are absent, as runs in order.
     pub fn missing(&self) -> Vec<Range<u64>> {
-        let len = self.object.file.len;
+        self.missing_of(0..pages_in(self.object.file.len))
+    }
+
+    /// Those of `pages`, which are pages of the file, that are absent, as runs in order.
+    pub fn missing_of(&self, pages: Range<u64>) -> Vec<Range<u64>> {
         let mut missing: Vec<Range<u64>> = Vec::new();
-        for at in 0..chunks_in(len) as u32 {
+        for (at, wanted) in slices(pages) {
             let resident = self
                 .chunks
                 .get(&at)
                 .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
-            for run in runs(at, full(at, len) & !resident) {
+            for run in runs(at, wanted & !resident) {
                 match missing.last_mut() {
                     Some(last) if last.end == run.start => last.end = run.end,
                     _ => missing.push(run),
