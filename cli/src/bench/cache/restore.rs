@@ -7,7 +7,7 @@ use lazurite::{
     LoadPolicy, Restore, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
     StateBackendBuilder, TierStats,
 };
-use lazurite_env::remote::{CountingStore, Key, RemoteStore};
+use lazurite_env::remote::{CountingStore, Key, Listed, RemoteStore};
 use serde::Serialize;
 
 use super::Bench;
@@ -85,7 +85,9 @@ impl Bench<'_> {
         let store = self.store.clone();
         self.runtime.wait(async move {
             for listed in store.list(Some(&dir)).await? {
-                store.delete(&listed.key).await?;
+                if let Listed::Object { name, .. } = listed {
+                    store.delete(&dir.join(&name)?).await?;
+                }
             }
             Ok::<_, lazurite_env::Error>(())
         })?;
