@@ -397,16 +397,32 @@ fn heat_of_local_and_of_remote_reads_is_joined_and_cools_down() {
     read(6, 9, Activity::Compaction);
     assert_eq!(union.take_chunk_heat(&name(12), 0), [0, 0, 1, 0, 3]);
     let told = Arc::new(Told {
-        reads: vec![0, 0, 0, 2, 1, 0, 255, 0, 0],
+        reads: vec![0, 1, 0, 4, 2, 0, 8, 1, 0],
         ..Told::default()
     });
     union.watch_open_files(told.clone());
+    // One that was seen is chance.
     assert_eq!(union.take_chunk_heat(&name(12), 1), [0, 0, 1, 2, 3, 0, 3]);
     assert_eq!(*told.halvings.lock().unwrap(), [(db(&name(12)), 1)]);
     // One of which only the cache told has cooled.
-    assert_eq!(union.take_chunk_heat(&name(12), 9), [0, 0, 0, 2, 1, 0, 3]);
-    assert_eq!(
-        union.take_chunk_heat("000099.sst", 0),
-        [0, 0, 0, 2, 1, 0, 3]
-    );
+    let cooled = [0, 0, 0, 2, 1, 0, 3];
+    assert_eq!(union.take_chunk_heat(&name(12), 9), cooled);
+    assert_eq!(union.take_chunk_heat("000099.sst", 0), cooled);
+}
+
+#[test]
+fn a_file_that_is_read_all_over_has_no_hot_chunks() {
+    let (_world, _, union, _) = two_files(u64::MAX);
+    // On average 15: what is hot is read twice as often.
+    let reads = [10, 12, 19, 3, 5, 0, 15, 14, 10, 10].repeat(3);
+    let told = |reads: Vec<u8>| {
+        Arc::new(Told {
+            reads,
+            ..Told::default()
+        })
+    };
+    union.watch_open_files(told([reads, vec![20, 30, 60, 120]].concat()));
+    let heat = union.take_chunk_heat(&name(12), 0);
+    assert_eq!(heat[..30], [0; 30]);
+    assert_eq!(heat[30..], [0, 1, 2, 3][..]);
 }

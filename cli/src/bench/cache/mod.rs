@@ -67,8 +67,11 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 400_000, value_parser = clap::value_parser!(u64).range(100..))]
     heat_reads: u64,
     /// Values read after each restore.
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(100..))]
     first_reads: u64,
+    /// How many of these a second: what a job reads does not depend on how quickly it could.
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    first_reads_per_second: u64,
     /// Measures only the first reads after a restore.
     #[arg(long)]
     restore_only: bool,

@@ -63,13 +63,13 @@ impl Bench<'_> {
         let cold = self.snapshots()?.first().copied();
         let cold = cold.ok_or_else(|| Error::Wrong("the snapshot is gone".into()))?;
         let hot = self.heat_up(cold, before)?;
-        let runs = self.from_each(cold, hot, after);
+        let runs = self.restore_both(cold, hot, after);
         // Other benches restore the newest one.
         self.delete(hot)?;
         runs
     }
 
-    fn from_each(&self, cold: u64, hot: u64, keys: &[u64]) -> Result<Vec<RestoreRun>> {
+    fn restore_both(&self, cold: u64, hot: u64, keys: &[u64]) -> Result<Vec<RestoreRun>> {
         let mut runs = Vec::new();
         for budget in [None, Some(self.args.budget_mib << 20)] {
             for (id, heat) in [(cold, false), (hot, true)] {
@@ -121,7 +121,7 @@ impl Bench<'_> {
             .builder(cold, Arc::new(store.clone()))
             .load_policy(LoadPolicy::Eager)
             .open()?;
-        self.read(&backend, keys, &store)?;
+        self.read(&backend, keys, &store, None)?;
         let report = backend.snapshot(SnapshotOptions::new())?.wait()?;
         drop(backend);
         probe::remove_dir(&self.dir)?;
@@ -148,7 +148,8 @@ impl Bench<'_> {
         }
         let backend = builder.load_policy(LoadPolicy::Lazy).open()?;
         let opened = backend.tier();
-        let read = self.read(&backend, keys, &store)?;
+        let rate = self.args.first_reads_per_second;
+        let read = self.read(&backend, keys, &store, Some(rate))?;
         let tier = backend.tier();
         drop(backend);
         probe::remove_dir(&self.dir)?;

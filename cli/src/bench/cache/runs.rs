@@ -56,7 +56,7 @@ impl Bench<'_> {
                 ..self.shape.rocksdb()
             })
             .open()?;
-        let read = self.read(&backend, keys, &counted)?;
+        let read = self.read(&backend, keys, &counted, None)?;
         let tier = backend.tier();
         let (hits, asked, loads, evictions) = match &whole {
             Some(whole) => {
@@ -117,12 +117,13 @@ impl Bench<'_> {
         ))
     }
 
-    /// Reads all keys by several threads; each value is checked.
+    /// Reads all keys by several threads, as quickly as they come or so many a second; each value is checked.
     pub fn read(
         &self,
         backend: &StateBackend,
         keys: &[u64],
         store: &CountingStore,
+        per_second: Option<u64>,
     ) -> Result<Read> {
         let values = shape::table(backend)?;
         let before = store.snapshot();
@@ -138,6 +139,10 @@ impl Bench<'_> {
                 let Some(key) = keys.get(i as usize).filter(|_| begun.elapsed() < most) else {
                     return Ok(latencies);
                 };
+                if let Some(rate) = per_second {
+                    let due = begun + Duration::from_secs_f64(i as f64 / rate as f64);
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                }
                 let reading = Instant::now();
                 read_one(&values, *key, &self.shape)?;
                 latencies.push((i, reading.elapsed()));
