@@ -327,7 +327,9 @@ fn files_that_one_request_brings_and_a_cache_that_is_off_are_not_warmed() {
         options.cache.block_reads = reads;
         let union = UnionEnv::open(options).unwrap();
         let len = if reads { small } else { 8 * small };
-        world.snapshot(&[(12, 1, len)]).restore(&union).unwrap();
+        let snapshot = world.snapshot(&[(12, 1, len), (13, 2, 8 * small)]);
+        snapshot.restore(&union).unwrap();
+        union.download().set_heat([(name(12), 7)].into());
         tell(&union, &[(12, vec![0, 3, 3])]);
         union.download().wait_until_local().unwrap();
         let requests = asked(&world);
@@ -335,6 +337,26 @@ fn files_that_one_request_brings_and_a_cache_that_is_off_are_not_warmed() {
         assert_eq!(union.stats().warmed_bytes, 0);
         assert_eq!(union.download().progress().hot_bytes_total, 0);
     }
+}
+
+#[test]
+fn nobody_takes_a_file_while_a_chunk_is_on_its_way() {
+    let (world, base) = (World::new(), MemEnv::new());
+    let mut options = options(&world, Arc::new(base.clone()), u64::MAX);
+    options.download.parallel_files = 4;
+    let union = UnionEnv::open(options).unwrap();
+    let len = (CHUNKS * CHUNK) as usize;
+    let snapshot = world.snapshot(&[(12, 1, len), (13, 2, len)]);
+    snapshot.restore(&union).unwrap();
+    tell(&union, &[(12, levels(&[(7, 3)]))]);
+    world.store.close_gate();
+    union.download().start().unwrap();
+    wait_for(|| union.stats().download_requests > 0);
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(union.stats().download_requests, 1);
+    world.store.open_gate();
+    union.download().wait_until_local().unwrap();
+    assert_eq!(asked_bytes(&world), 2 * (len as u64 - TAIL));
 }
 
 #[test]
