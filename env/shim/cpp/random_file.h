@@ -54,19 +54,18 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override {
-    const uint8_t activity = ToActivity(options.io_activity);
     return files_->reads.Count(
-        activity, 1, n, [&] { return target()->Read(offset, n, options, result, scratch, dbg); },
-        [&] { NoteRead(activity, offset, n); });
+        ToActivity(options.io_activity), 1, n, [&] { return target()->Read(offset, n, options, result, scratch, dbg); },
+        [&] { NoteRead(options, offset, n); });
   }
 
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override {
-    const uint8_t activity = ToActivity(options.io_activity);
     return files_->reads.Count(
-        activity, num_reqs, Bytes(reqs, num_reqs), [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); },
+        ToActivity(options.io_activity), num_reqs, Bytes(reqs, num_reqs),
+        [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); },
         [&] {
           for (size_t i = 0; i < num_reqs; ++i) {
-            NoteRead(activity, reqs[i].offset, reqs[i].len);
+            NoteRead(options, reqs[i].offset, reqs[i].len);
           }
         });
   }
@@ -84,8 +83,9 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
   }
 
  private:
-  void NoteRead(uint8_t activity, uint64_t offset, size_t n) const noexcept {
-    if (Heats(activity)) {
+  // Asks for the activity again: the reads that are not noted keep nothing for it.
+  void NoteRead(const IOOptions& options, uint64_t offset, size_t n) const noexcept {
+    if (Heats(ToActivity(options.io_activity))) {
       heat_.Note(offset, n, [&] { return LengthOf(target()); });
     }
   }
