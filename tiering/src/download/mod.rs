@@ -19,6 +19,7 @@
 mod hot;
 mod meter;
 mod pace;
+mod progress;
 mod state;
 mod stream;
 mod transfer;
@@ -36,7 +37,7 @@ use std::{
 use lazurite_env::{Error, ErrorKind, Result};
 
 use crate::{cache::PAGE_BYTES, catalog::Entry, sync::lock, union::Core};
-pub use state::DownloadProgress;
+pub use progress::DownloadProgress;
 use state::{Mark, Shared};
 use transfer::{Outcome, transfer};
 
