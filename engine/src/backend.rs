@@ -91,11 +91,11 @@ impl StateBackend {
         }
         union.observe_reads(metrics::observe_reads(&options.job));
         let rocks_env = Arc::new(rocksdb_env(union.clone())?);
+        let files = rocks_env.local_files();
         if options.has_disk_budget() {
-            let files = rocks_env.local_files();
             files.keep_releasable();
-            union.watch_open_files(Arc::new(NativeFiles(files)));
         }
+        union.watch_open_files(Arc::new(NativeFiles(files)));
         let (counted, ahead) = (union.clone(), union.clone());
         let db = Db::open(DbConfig {
             path: union.db_dir().to_owned(),
@@ -226,6 +226,7 @@ impl StateBackend {
         }
         let job = Job {
             id,
+            db: self.context.db.clone(),
             capture,
             tables: lock(&self.tables).clone(),
             options,
@@ -430,6 +431,10 @@ impl OpenFiles for NativeFiles {
 
     fn tick(&self) {
         self.0.tick();
+    }
+
+    fn take_chunk_reads(&self, path: &Path, halvings: u32) -> Vec<u8> {
+        self.0.take_chunk_heat(path, halvings)
     }
 }
 

@@ -17,7 +17,7 @@ use lazurite_env::{
 use lazurite_tiering::{Checksum, UnionEnv, UnionOptions};
 
 use crate::{
-    Error, Result,
+    Error, LoadPolicy, Result,
     builder::{Durability, Restore, StateBackendBuilder},
     directory::Directory,
     key_groups::KeyGroupRange,
@@ -119,6 +119,11 @@ pub(crate) fn prepare(
     check_declared(options, &tables)?;
     phases.ended("local");
     union.download().set_heat(known.heat.all());
+    if options.load_policy != LoadPolicy::Eager {
+        // Where nobody reads before all is here, no part of it is needed sooner.
+        let chunks = known.heat.chunks.all();
+        union.download().set_chunk_heat(chunks);
+    }
     Ok(Prepared {
         directory,
         store,

@@ -19,6 +19,10 @@ pub struct TierStats {
     pub download_requests: u64,
     /// Bytes that they brought.
     pub download_bytes: u64,
+    /// Parts of 64 KiB that were brought into the cache because the restored snapshot says that they are hot.
+    pub warmed_chunks: u64,
+    /// Bytes that came for that; they are among `download_bytes`.
+    pub warmed_bytes: u64,
     /// Reads by users that the cache on the local disk answered, without a request.
     pub cache_hits: u64,
     /// Reads by users that needed bytes which the cache did not have.
@@ -67,6 +71,8 @@ impl TierStats {
             remote_bytes: union.remote_bytes,
             download_requests: union.download_requests,
             download_bytes: union.download_bytes,
+            warmed_chunks: union.warmed_chunks,
+            warmed_bytes: union.warmed_bytes,
             cache_hits: union.cache_hits,
             cache_misses: union.cache_misses,
             cache_hit_bytes: union.cache_hit_bytes,

@@ -2,7 +2,8 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
+    "cached_blocks.cc",
     "file_reads.cc",
     "file_system.cc",
     "local_files.cc",
@@ -20,7 +21,8 @@ fn main() {
     // Emitted by librocksdb-sys (`links = "rocksdb"`), hence the direct dependency on it.
     let sys = env::var_os("DEP_ROCKSDB_CARGO_MANIFEST_DIR")
         .expect("librocksdb-sys 0.19.0 tells its dependents where its sources are");
-    let include = PathBuf::from(sys).join("rocksdb/include");
+    let sources = PathBuf::from(sys).join("rocksdb");
+    let include = sources.join("include");
 
     // No -march: this code moves pointers, and no public header of RocksDB changes its layout with the CPU.
     cc::Build::new()
@@ -31,6 +33,9 @@ fn main() {
         .flag("-fno-rtti")
         .flag("-isystem")
         .flag(&include)
+        // For the one file that needs to know how RocksDB names blocks; after everything else, since it has a folder `memory`.
+        .flag("-idirafter")
+        .flag(&sources)
         .flag("-include")
         .flag("cstdint")
         .warnings(true)

@@ -244,6 +244,15 @@ impl Core {
         asked.min(self.disk.usable().saturating_sub(tables))
     }
 
+    /// What the cache may take with what is warmed: files that are to come need the rest.
+    pub fn warm_limit(&self) -> u64 {
+        let limit = self.cache_limit() / 2;
+        if !self.disk.is_limited() {
+            return limit;
+        }
+        limit.min(self.disk.budget.load(Relaxed) / CACHE_SHARE)
+    }
+
     /// Lets the cache take no more than it may, as table files have become more. Evicts nothing yet.
     pub fn cap_cache(&self) {
         if self.disk.is_limited() {

@@ -24,6 +24,10 @@ pub struct TierStats {
     pub download_requests: u64,
     /// Bytes that the background download brought.
     pub download_bytes: u64,
+    /// Chunks of 64 KiB that were brought into the chunk cache because a snapshot says that they are hot.
+    pub warmed_chunks: u64,
+    /// Bytes that came for that; they are among `download_bytes`.
+    pub warmed_bytes: u64,
     /// Reads by users of remote files that the chunk cache served, without a request.
     pub cache_hits: u64,
     /// Reads by users of remote files that needed bytes which the chunk cache did not have.
@@ -73,6 +77,8 @@ pub(crate) struct Counters {
     pub promoted_reads: AtomicU64,
     pub download_requests: AtomicU64,
     pub download_bytes: AtomicU64,
+    pub warmed_chunks: AtomicU64,
+    pub warmed_bytes: AtomicU64,
     pub cache_hits: AtomicU64,
     pub cache_misses: AtomicU64,
     pub cache_hit_bytes: AtomicU64,
@@ -114,6 +120,8 @@ impl Counters {
             promoted_reads: self.promoted_reads.load(Relaxed),
             download_requests: self.download_requests.load(Relaxed),
             download_bytes: self.download_bytes.load(Relaxed),
+            warmed_chunks: self.warmed_chunks.load(Relaxed),
+            warmed_bytes: self.warmed_bytes.load(Relaxed),
             cache_hits: self.cache_hits.load(Relaxed),
             cache_misses: self.cache_misses.load(Relaxed),
             cache_hit_bytes: self.cache_hit_bytes.load(Relaxed),

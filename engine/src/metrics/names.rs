@@ -77,6 +77,9 @@ metrics! {
     CATALOG_FILES: Gauge "lazurite_catalog_files" ["backend" "residency"] "Table files that the store has, by whether the local disk has them too";
     DOWNLOAD_REQUESTS: Counter "lazurite_download_requests_total" ["backend"] "Requests to the store for the download";
     DOWNLOAD_RECEIVED_BYTES: Counter "lazurite_download_received_bytes_total" ["backend"] "Bytes that they brought";
+    WARMED_CHUNKS: Counter "lazurite_warmed_chunks_total" ["backend"] "Chunks of 64 KiB that the download brought before any file, as the restored snapshot says that they are hot";
+    WARMED_BYTES: Counter "lazurite_warmed_bytes_total" ["backend"] "Bytes that came for that; the download's requests and bytes have them too";
+    WARMING_BYTES: Gauge "lazurite_warming_bytes" ["backend" "state"] "Bytes of hot chunks: waiting (or under way), done";
     DOWNLOAD_FILES: Gauge "lazurite_download_files" ["backend" "state"] "Files of the download: waiting (or under way), done, failed";
     DOWNLOAD_BYTES: Gauge "lazurite_download_bytes" ["backend" "state"] "Bytes of these files: waiting, done (unfinished files included)";
     DOWNLOAD_PAUSED: Gauge "lazurite_download_paused" ["backend"] "1 while the download is paused";

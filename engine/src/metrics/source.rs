@@ -69,6 +69,8 @@ impl Source {
         sheet.put(&m::READ_REQUEST_BYTES, &[job], union.remote_bytes);
         sheet.put(&m::DOWNLOAD_REQUESTS, &[job], union.download_requests);
         sheet.put(&m::DOWNLOAD_RECEIVED_BYTES, &[job], union.download_bytes);
+        sheet.put(&m::WARMED_CHUNKS, &[job], union.warmed_chunks);
+        sheet.put(&m::WARMED_BYTES, &[job], union.warmed_bytes);
         sheet.put(&m::CATALOG_FILES, &[job, "local"], union.local_files);
         sheet.put(&m::CATALOG_FILES, &[job, "remote"], union.remote_files);
     }
@@ -120,6 +122,9 @@ impl Source {
         let waiting = p.bytes_total.saturating_sub(p.bytes_done);
         sheet.put(&m::DOWNLOAD_BYTES, &[job, "waiting"], waiting);
         sheet.put(&m::DOWNLOAD_BYTES, &[job, "done"], p.bytes_done);
+        let waiting = p.hot_bytes_total.saturating_sub(p.hot_bytes_done);
+        sheet.put(&m::WARMING_BYTES, &[job, "waiting"], waiting);
+        sheet.put(&m::WARMING_BYTES, &[job, "done"], p.hot_bytes_done);
         sheet.put(&m::DOWNLOAD_PAUSED, &[job], p.paused.into());
         let no_space = p.no_space.is_some();
         sheet.put(&m::DOWNLOAD_NO_SPACE, &[job], no_space.into());

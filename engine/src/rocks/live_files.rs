@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use lazurite_env_rocksdb::CachedBlock;
 use librocksdb_sys as ffi;
 use rocksdb::{AsColumnFamilyRef, AsRawPtr};
 
@@ -119,6 +120,13 @@ impl Db {
         self.check_open()?;
         // SAFETY: `self` keeps the database open.
         Ok(unsafe { lazurite_env_rocksdb::file_reads(self.db.as_raw_ptr()) })
+    }
+
+    /// The data blocks that the block cache holds of files with these unique ids. Walks over the block cache; no I/O.
+    pub(crate) fn cached_blocks(&self, unique_ids: &[&str]) -> Result<Vec<CachedBlock>> {
+        self.check_open()?;
+        // SAFETY: `self` keeps the database open.
+        Ok(unsafe { lazurite_env_rocksdb::cached_blocks(self.db.as_raw_ptr(), unique_ids) })
     }
 
     fn tables(&self) -> Result<HashMap<String, TableFile>> {

@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::metadata::SnapshotMetadata;
+use super::{chunks::ChunkHeat, metadata::SnapshotMetadata};
 
 /// A read of so long ago counts half.
-const HALF_LIFE: Duration = Duration::from_secs(600);
+pub(super) const HALF_LIFE: Duration = Duration::from_secs(600);
 
 /// Heat beyond this is this: sums stay exact, and nobody reads so much in a half-life.
 const MAX: u64 = 1 << 50;
@@ -20,6 +20,8 @@ const MAX: u64 = 1 << 50;
 /// The heat of the live files, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Heat {
+    /// That of their parts.
+    pub(crate) chunks: ChunkHeat,
     files: HashMap<String, FileHeat>,
     looked: Option<Instant>,
 }
@@ -42,6 +44,7 @@ impl Heat {
             Some((file.name.clone(), heat))
         });
         Heat {
+            chunks: ChunkHeat::from_metadata(metadata),
             files: files.collect(),
             looked: None,
         }

@@ -117,6 +117,22 @@ pub struct SnapshotFile {
     /// files are downloaded first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heat: Option<u64>,
+    /// Which of its chunks of 64 KiB gets looked into, of late: a digit of base64url for each three, as `docs/FORMAT.md` has it.
+    /// Absent where none is hot. A restore brings the hottest first; what is no such text is as good as none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "text_or_nothing"
+    )]
+    pub hot: Option<String>,
+}
+
+/// What a restore can do without is no reason to refuse a snapshot.
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(of: D) -> Result<Option<String>, D::Error> {
+    Ok(match serde_json::Value::deserialize(of)? {
+        serde_json::Value::String(text) => Some(text),
+        _ => None,
+    })
 }
 
 impl UserValue {
@@ -380,6 +396,7 @@ mod tests {
             tail_checksum: Checksum::of(b""),
             tail: None,
             heat,
+            hot: None,
         };
         metadata.files = vec![
             file(1, None),
@@ -398,6 +415,45 @@ mod tests {
         let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
         let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
         assert_eq!(read.files[1].heat, None);
+    }
+
+    #[test]
+    fn hot_chunks_may_be_absent_and_anything() {
+        let layout = JobLayout::new("job").unwrap();
+        let mut metadata = metadata();
+        let file = |number: u64, hot: &str| SnapshotFile {
+            name: format!("{number:06}.sst"),
+            level: 0,
+            key: format!("job/shared/{number}.sst"),
+            len: 100 << 10,
+            checksum: Checksum::of(b""),
+            tail_offset: 100 << 10,
+            tail_checksum: Checksum::of(b""),
+            tail: None,
+            heat: None,
+            hot: Some(hot.to_owned()),
+        };
+        let long = "_".repeat(1 << 20);
+        metadata.files = vec![
+            file(1, "_"),
+            file(2, &long),
+            file(3, "no text?"),
+            file(4, "E"),
+        ];
+        let bytes = metadata.encode(&layout).unwrap();
+        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        assert_eq!(read, metadata);
+        let chunks = |metadata: &SnapshotMetadata| Heat::from_metadata(metadata).chunks.all();
+        let hot = chunks(&read);
+        assert_eq!(hot["000001.sst"], [3, 3], "no more chunks than it has");
+        assert_eq!((hot["000004.sst"].as_slice(), hot.len()), (&[0, 1][..], 2));
+        // Of another type.
+        let text = String::from_utf8(bytes).unwrap();
+        let body = text.split_once('\n').unwrap().1;
+        let body = body.replace("\"hot\":\"E\"", "\"hot\":{\"E\":[1,null]}");
+        let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
+        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        assert_eq!(read.files[3].hot, None);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! whole; see `docs/FORMAT.md`.
 
 mod capture;
+pub(crate) mod chunks;
 mod commit;
 pub(crate) mod context;
 mod figures;
 pub(crate) mod heat;
+mod hot;
 pub(crate) mod layout;
 pub(crate) mod metadata;
 mod pending;

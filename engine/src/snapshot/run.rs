@@ -22,6 +22,7 @@ use super::{
     capture::Capture,
     commit::commit,
     context::Context,
+    hot,
     layout::token,
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
@@ -30,12 +31,13 @@ use super::{
     tails,
     upload::{read, upload_all},
 };
-use crate::{Error, Result, metrics::PhaseClock, table::TableSchema};
+use crate::{Error, Result, metrics::PhaseClock, rocks::Db, table::TableSchema};
 
 /// A captured snapshot that waits to be uploaded.
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) id: u64,
+    pub(crate) db: Arc<Db>,
     pub(crate) capture: Capture,
     pub(crate) tables: Vec<TableSchema>,
     pub(crate) options: SnapshotOptions,
@@ -231,6 +233,7 @@ impl Job {
     }
 
     fn metadata(&self, context: &Context, manifest: ManifestRef) -> Result<SnapshotMetadata> {
+        let mut hot = hot::texts(context, &self.db, &self.capture.files);
         let registry = context.registry();
         let mut tails: Vec<TailsRef> = Vec::new();
         let mut files = Vec::with_capacity(self.capture.files.len());
@@ -260,6 +263,7 @@ impl Job {
                 tail_checksum: stored.tail_checksum,
                 tail,
                 heat: captured.heat,
+                hot: hot.remove(&captured.name),
             });
         }
         let user = self.options.user_metadata.iter();

@@ -145,6 +145,9 @@ void lz_local_files_keep_releasable(const lz_local_files* files) noexcept;
 uint8_t lz_local_files_release(const lz_local_files* files, lz_slice path) noexcept;  // 0: a descriptor stays open
 uint32_t lz_local_files_idle(const lz_local_files* files, lz_slice path) noexcept;
 void lz_local_files_tick(const lz_local_files* files) noexcept;
+// Gives `sink` a byte for each chunk of 64 KiB; none where nothing was noted. 0: out of memory.
+uint8_t lz_local_files_take_heat(const lz_local_files* files, lz_slice path, uint32_t halvings, void* context,
+                                 lz_sink sink) noexcept;
 void lz_local_files_free(lz_local_files* files) noexcept;
 
 typedef struct {
@@ -158,6 +161,13 @@ typedef struct {
 
 // On failure the whole text of RocksDB's status goes to `sink`.
 int32_t lz_sst_info(rocksdb_env_t* env, lz_slice path, lz_sst_properties* out, void* context, lz_sink sink) noexcept;
+
+// Told of a block of the file of that index, where it begins, and what it takes of memory. Must not unwind.
+typedef void (*lz_cached_block_sink)(void* context, size_t file, uint64_t offset, uint64_t memory);
+
+// `unique_ids`: 24 bytes for each file. 1, or 0 where memory ran out; some blocks may have been told then.
+uint8_t lz_cached_blocks(rocksdb_t* db, const char* unique_ids, size_t count, void* context,
+                         lz_cached_block_sink sink) noexcept;
 
 // Told of each live table file: its name and how often users read it. Must not unwind.
 typedef void (*lz_file_reads_sink)(void* context, const char* name, size_t name_len, uint64_t reads);

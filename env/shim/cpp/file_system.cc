@@ -103,7 +103,7 @@ IOStatus EnvFileSystem::NewRandomAccessFile(const std::string& f, const FileOpti
       std::unique_ptr<FSRandomAccessFile> file;
       IOStatus s = target()->NewRandomAccessFile(native, options, &file, dbg);
       if (s.ok()) {
-        *r = std::make_unique<LocalRandomFile>(std::move(file), files_);
+        *r = std::make_unique<LocalRandomFile>(f, std::move(file), files_);
       }
       return s;
     });

@@ -28,6 +28,50 @@ bool LocalReads::Drained(std::chrono::milliseconds limit) const noexcept {
   return true;
 }
 
+namespace {
+
+template <typename T>
+void Remove(std::unordered_map<std::string, std::vector<T*>>& map, const std::string& path, T* what) noexcept {
+  const auto found = map.find(path);
+  if (found == map.end()) {
+    return;
+  }
+  auto& all = found->second;
+  all.erase(std::remove(all.begin(), all.end(), what), all.end());
+  if (all.empty()) {
+    map.erase(found);
+  }
+}
+
+}  // namespace
+
+ChunkHeat::ChunkHeat(LocalFiles& files, std::string path) : files_(files), path_(std::move(path)) {
+  files_.Opened(path_, this);
+}
+
+ChunkHeat::~ChunkHeat() {
+  files_.Closed(path_, this);
+  delete counts_.load(std::memory_order_acquire);
+}
+
+ChunkHeat::Counts* ChunkHeat::Begin(uint64_t len) noexcept {
+  constexpr uint64_t kChunk = uint64_t{1} << kChunkBits;
+  if (len == 0 || len > kMaxChunks * kChunk) {
+    return nullptr;
+  }
+  try {
+    auto made = std::make_unique<Counts>(static_cast<size_t>((len + kChunk - 1) / kChunk));
+    Counts* there = nullptr;
+    // The first one stays.
+    if (counts_.compare_exchange_strong(there, made.get(), std::memory_order_acq_rel)) {
+      there = made.release();
+    }
+    return there;
+  } catch (...) {
+    return nullptr;
+  }
+}
+
 void LocalFiles::Opened(const std::string& path, RustRandomFile* file) {
   const std::lock_guard<std::mutex> lock(mutex_);
   open_[path].push_back(file);
@@ -35,15 +79,28 @@ void LocalFiles::Opened(const std::string& path, RustRandomFile* file) {
 
 void LocalFiles::Closed(const std::string& path, RustRandomFile* file) noexcept {
   const std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = open_.find(path);
-  if (found == open_.end()) {
-    return;
+  Remove(open_, path, file);
+}
+
+void LocalFiles::Opened(const std::string& path, ChunkHeat* heat) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  heats_[path].push_back(heat);
+}
+
+void LocalFiles::Closed(const std::string& path, ChunkHeat* heat) noexcept {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Remove(heats_, path, heat);
+}
+
+std::string LocalFiles::TakeHeat(const std::string& path, unsigned halvings) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::string sums;
+  if (const auto found = heats_.find(path); found != heats_.end()) {
+    for (ChunkHeat* heat : found->second) {
+      heat->Take(halvings, &sums);
+    }
   }
-  auto& files = found->second;
-  files.erase(std::remove(files.begin(), files.end(), file), files.end());
-  if (files.empty()) {
-    open_.erase(found);
-  }
+  return sums;
 }
 
 bool LocalFiles::Release(const std::string& path) {

@@ -1,4 +1,4 @@
-// What RocksDB has open on the local disk and can let go.
+// What RocksDB has open on the local disk: what is read of it, and what it can let go.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "chunk_heat.h"
 #include "local_reads.h"
 #include "rocksdb/file_system.h"
 
@@ -51,6 +52,13 @@ class LocalFiles {
   // Ticks since `path` was opened here, or a user last read it; UINT32_MAX where it is not open.
   uint32_t Idle(const std::string& path);
 
+  void Opened(const std::string& path, ChunkHeat* heat);
+  void Closed(const std::string& path, ChunkHeat* heat) noexcept;
+
+  // How often users' gets were noted in each chunk of `path`, whose counts are then halved so many times. Empty where there
+  // are none. May throw.
+  std::string TakeHeat(const std::string& path, unsigned halvings);
+
  private:
   // Closes `owners` where all readers leave within `limit`; else they are retired, with false.
   bool Close(OpenDescriptors owners, std::chrono::milliseconds limit) noexcept;
@@ -59,6 +67,8 @@ class LocalFiles {
   std::atomic<uint32_t> clock_{1};
   std::mutex mutex_;
   std::unordered_map<std::string, std::vector<RustRandomFile*>> open_;
+  // Of all open files.
+  std::unordered_map<std::string, std::vector<ChunkHeat*>> heats_;
   // Let go, but a reader may be inside.
   OpenDescriptors retired_;
 };

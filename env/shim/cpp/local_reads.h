@@ -40,10 +40,10 @@ class LocalReads {
       }
     }
 
-    // Makes these reads, of `bytes` in all.
-    template <typename Read>
-    auto Make(uint64_t bytes, Read&& read) const noexcept(noexcept(read())) {
-      return Timed(*slots_, bytes, std::forward<Read>(read));
+    // Makes these reads, of `bytes` in all. As Count does.
+    template <typename Read, typename Note>
+    auto Make(uint64_t bytes, Read&& read, Note&& note) const noexcept(noexcept(read())) {
+      return Timed(*slots_, bytes, std::forward<Read>(read), std::forward<Note>(note));
     }
 
     // The reads are made elsewhere.
@@ -54,12 +54,13 @@ class LocalReads {
   };
 
   // Counts `n` reads of `bytes` in all, made by `read`, for an activity of Rust's numbers. One call in kSampled of a thread,
-  // its first one included, is timed: two looks at a clock would cost each read a few per cent.
-  template <typename Read>
-  auto Count(uint8_t activity, uint64_t n, uint64_t bytes, Read&& read) noexcept(noexcept(read())) {
+  // its first one included, is timed: two looks at a clock would cost each read a few per cent. That one is noted too, by
+  // `note`, which does not throw; the others are not held up by it.
+  template <typename Read, typename Note>
+  auto Count(uint8_t activity, uint64_t n, uint64_t bytes, Read&& read, Note&& note) noexcept(noexcept(read())) {
     Slots& slots = Of(activity);
     slots.reads.fetch_add(n << kCountBit, std::memory_order_relaxed);
-    return Timed(slots, bytes, std::forward<Read>(read));
+    return Timed(slots, bytes, std::forward<Read>(read), std::forward<Note>(note));
   }
 
   // Reads that other threads make meanwhile may be missing.
@@ -95,8 +96,8 @@ class LocalReads {
 
   Slots& Of(uint8_t activity) noexcept { return shards_[Slot()].by_activity[activity % LZ_ACTIVITIES]; }
 
-  template <typename Read>
-  static auto Timed(Slots& slots, uint64_t bytes, Read&& read) noexcept(noexcept(read())) {
+  template <typename Read, typename Note>
+  static auto Timed(Slots& slots, uint64_t bytes, Read&& read, Note&& note) noexcept(noexcept(read())) {
     slots.bytes.fetch_add(bytes, std::memory_order_relaxed);
     thread_local uint32_t calls = 0;
     if (calls++ % kSampled != 0) {
@@ -107,6 +108,7 @@ class LocalReads {
     const auto took = std::chrono::steady_clock::now() - begun;
     slots.sampled.fetch_add(1, std::memory_order_relaxed);
     slots.sampled_nanos.fetch_add(std::chrono::nanoseconds(took).count(), std::memory_order_relaxed);
+    note();
     return result;
   }
 

@@ -116,6 +116,7 @@ RustRandomFile::RustRandomFile(std::string path, std::shared_ptr<lz_env> env,
       native_fs_(std::move(native_fs)),
       files_(std::move(files)),
       releasable_(files_->IsReleasable()),
+      heat_(*files_, path_),
       rust_(file.get()),
       rust_owner_(std::move(file)) {
   if (releasable_) {
@@ -168,13 +169,19 @@ std::optional<RustRandomFile::Native> RustRandomFile::Here(uint8_t activity, uin
   return Native{std::move(inside), file};
 }
 
-template <typename Make>
-IOStatus RustRandomFile::Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes,
-                                 Make&& make) const {
+template <typename Make, typename Note>
+IOStatus RustRandomFile::Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Make&& make,
+                                 Note&& note) const {
   if (native.inside) {
-    return native.inside->Make(bytes, std::forward<Make>(make));
+    return native.inside->Make(bytes, std::forward<Make>(make), std::forward<Note>(note));
   }
-  return files_->reads.Count(activity, n, bytes, std::forward<Make>(make));
+  return files_->reads.Count(activity, n, bytes, std::forward<Make>(make), std::forward<Note>(note));
+}
+
+void RustRandomFile::NoteRead(const Native& native, uint8_t activity, uint64_t offset, size_t n) const noexcept {
+  if (Heats(activity)) {
+    heat_.Note(offset, n, [&] { return LengthOf(native.file); });
+  }
 }
 
 bool RustRandomFile::TryOpenHere() const noexcept {
@@ -286,8 +293,9 @@ IOStatus RustRandomFile::Read(uint64_t offset, size_t n, const IOOptions& option
   const uint8_t activity = ToActivity(options.io_activity);
   if (auto native = Here(activity, 1)) {
     Used(options);
-    return Counted(*native, activity, 1, n,
-                   [&] { return (*native)->Read(offset, n, options, result, scratch, dbg); });
+    return Counted(
+        *native, activity, 1, n, [&] { return (*native)->Read(offset, n, options, result, scratch, dbg); },
+        [&] { NoteRead(*native, activity, offset, n); });
   }
   return Guarded([&] {
     *result = Slice(scratch, 0);
@@ -308,8 +316,14 @@ IOStatus RustRandomFile::MultiRead(FSReadRequest* reqs, size_t num_reqs, const I
   const uint8_t activity = ToActivity(options.io_activity);
   if (auto native = Here(activity, num_reqs)) {
     Used(options);
-    return Counted(*native, activity, num_reqs, Bytes(reqs, num_reqs),
-                   [&] { return (*native)->MultiRead(reqs, num_reqs, options, dbg); });
+    return Counted(
+        *native, activity, num_reqs, Bytes(reqs, num_reqs),
+        [&] { return (*native)->MultiRead(reqs, num_reqs, options, dbg); },
+        [&] {
+          for (size_t i = 0; i < num_reqs; ++i) {
+            NoteRead(*native, activity, reqs[i].offset, reqs[i].len);
+          }
+        });
   }
   return Guarded([&] {
     std::vector<lz_range> ranges(num_reqs);

@@ -36,22 +36,38 @@ inline uint64_t Bytes(const FSReadRequest* reqs, size_t num_reqs) {
   return bytes;
 }
 
+// Get, MultiGet: what heats a chunk. Iterators pass through whole files, and compactions and the like are not the user's.
+inline bool Heats(uint8_t activity) { return activity == 1 || activity == 2; }
+
+// The length of a local file; 0 where it does not tell.
+inline uint64_t LengthOf(FSRandomAccessFile* file) noexcept {
+  uint64_t len = 0;
+  return file->GetFileSize(&len).ok() ? len : 0;
+}
+
 // RocksDB's own POSIX file plus a counter, for files that stay where they are. Everything that is not overridden goes to
 // the POSIX file.
 class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
  public:
-  LocalRandomFile(std::unique_ptr<FSRandomAccessFile>&& file, std::shared_ptr<LocalFiles> files)
-      : FSRandomAccessFileOwnerWrapper(std::move(file)), files_(std::move(files)) {}
+  LocalRandomFile(std::string path, std::unique_ptr<FSRandomAccessFile>&& file, std::shared_ptr<LocalFiles> files)
+      : FSRandomAccessFileOwnerWrapper(std::move(file)), files_(std::move(files)), heat_(*files_, std::move(path)) {}
 
   IOStatus Read(uint64_t offset, size_t n, const IOOptions& options, Slice* result, char* scratch,
                 IODebugContext* dbg) const override {
-    return files_->reads.Count(ToActivity(options.io_activity), 1, n,
-                               [&] { return target()->Read(offset, n, options, result, scratch, dbg); });
+    return files_->reads.Count(
+        ToActivity(options.io_activity), 1, n, [&] { return target()->Read(offset, n, options, result, scratch, dbg); },
+        [&] { NoteRead(options, offset, n); });
   }
 
   IOStatus MultiRead(FSReadRequest* reqs, size_t num_reqs, const IOOptions& options, IODebugContext* dbg) override {
-    return files_->reads.Count(ToActivity(options.io_activity), num_reqs, Bytes(reqs, num_reqs),
-                               [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); });
+    return files_->reads.Count(
+        ToActivity(options.io_activity), num_reqs, Bytes(reqs, num_reqs),
+        [&] { return target()->MultiRead(reqs, num_reqs, options, dbg); },
+        [&] {
+          for (size_t i = 0; i < num_reqs; ++i) {
+            NoteRead(options, reqs[i].offset, reqs[i].len);
+          }
+        });
   }
 
   // Never begins a read of its own, so that every handle that reaches Poll and AbortIO is a PendingRandomRead; RocksDB
@@ -61,12 +77,21 @@ class LocalRandomFile final : public FSRandomAccessFileOwnerWrapper {
 
   bool SubmitReadAsync(FSReadRequest& req, const IOOptions& opts, std::function<void(FSReadRequest&)> cb,
                        IODebugContext* dbg) override {
-    return files_->reads.Count(ToActivity(opts.io_activity), 1, req.len,
-                               [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); });
+    return files_->reads.Count(
+        ToActivity(opts.io_activity), 1, req.len,
+        [&] { return target()->SubmitReadAsync(req, opts, std::move(cb), dbg); }, [] {});
   }
 
  private:
+  // Asks for the activity again: the reads that are not noted keep nothing for it.
+  void NoteRead(const IOOptions& options, uint64_t offset, size_t n) const noexcept {
+    if (Heats(ToActivity(options.io_activity))) {
+      heat_.Note(offset, n, [&] { return LengthOf(target()); });
+    }
+  }
+
   const std::shared_ptr<LocalFiles> files_;
+  mutable ChunkHeat heat_;
 };
 
 // A read that Rust has begun. The bytes stay in Rust until Poll copies them, so that abandoning it needs no waiting.
@@ -154,9 +179,10 @@ class RustRandomFile final : public FSRandomAccessFile {
   std::optional<Native> Here(uint8_t activity, uint64_t n) const noexcept;
   // For what is no read.
   std::optional<Native> Here() const noexcept { return Here(0, 0); }
-  // Makes `n` reads of `bytes` in all, on the local disk, and counts them.
-  template <typename Make>
-  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Make&& make) const;
+  // Makes `n` reads of `bytes` in all, on the local disk, and counts them. `note`: see LocalReads.
+  template <typename Make, typename Note>
+  IOStatus Counted(const Native& native, uint8_t activity, uint64_t n, uint64_t bytes, Make&& make, Note&& note) const;
+  void NoteRead(const Native& native, uint8_t activity, uint64_t offset, size_t n) const noexcept;
   bool TryOpenHere() const noexcept;
   void Publish(std::unique_ptr<FSRandomAccessFile> opened) const noexcept;
   void Used(const IOOptions& options) const noexcept;
@@ -168,6 +194,7 @@ class RustRandomFile final : public FSRandomAccessFile {
   const std::shared_ptr<FileSystem> native_fs_;
   const std::shared_ptr<LocalFiles> files_;
   const bool releasable_;
+  mutable ChunkHeat heat_;
 
   std::atomic<AccessPattern> pattern_{kNormal};
   mutable std::atomic<uint32_t> last_used_{0};

@@ -49,6 +49,16 @@ uint32_t lz_local_files_idle(const lz_local_files* files, lz_slice path) noexcep
   }
 }
 
+uint8_t lz_local_files_take_heat(const lz_local_files* files, lz_slice path, uint32_t halvings, void* context,
+                                 lz_sink sink) noexcept {
+  try {
+    const std::string counts = files->files->TakeHeat(std::string(path.data, path.len), halvings);
+    return sink(context, counts.data(), counts.size(), 0);
+  } catch (...) {
+    return 0;
+  }
+}
+
 void lz_local_files_tick(const lz_local_files* files) noexcept { files->files->Tick(); }
 
 void lz_local_files_free(lz_local_files* files) noexcept { delete files; }

@@ -26,6 +26,7 @@
 //! ```
 
 mod abi;
+mod cached_blocks;
 mod cause;
 mod env;
 mod file_reads;
@@ -33,6 +34,7 @@ mod files;
 mod rocksdb_env;
 mod sst_info;
 
+pub use cached_blocks::{CachedBlock, cached_blocks};
 pub use cause::cause;
 pub use file_reads::file_reads;
 pub use rocksdb_env::{LocalFiles, LocalReads, RocksEnv, rocksdb_env};

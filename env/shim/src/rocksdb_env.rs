@@ -1,11 +1,20 @@
 //! [`RocksEnv`]: the `rocksdb::Env`, and [`LocalFiles`]: what is open in it on the local disk.
 
-use std::{ffi::c_void, fmt, path::Path, ptr, sync::Arc};
+use std::{
+    ffi::{c_char, c_void},
+    fmt,
+    path::Path,
+    ptr,
+    sync::Arc,
+};
 
 use lazurite_env::{Activity, Env, Error, ErrorKind, Result};
 use librocksdb_sys::rocksdb_env_t;
 
-use crate::{abi::Slice, env::EnvHandle};
+use crate::{
+    abi::{Sink, Slice},
+    env::EnvHandle,
+};
 
 /// `lz_local_files`, owned by C++ code and freed here.
 #[repr(C)]
@@ -39,6 +48,13 @@ unsafe extern "C" {
     fn lz_local_files_release(files: *const Raw, path: Slice) -> u8;
     fn lz_local_files_idle(files: *const Raw, path: Slice) -> u32;
     fn lz_local_files_tick(files: *const Raw);
+    fn lz_local_files_take_heat(
+        files: *const Raw,
+        path: Slice,
+        halvings: u32,
+        context: *mut c_void,
+        sink: Sink,
+    ) -> u8;
     fn lz_local_files_free(files: *mut Raw);
 }
 
@@ -161,6 +177,34 @@ impl LocalFiles {
         let idle = unsafe { lz_local_files_idle(self.0.0, Slice::of(path)) };
         (idle != u32::MAX).then_some(idle)
     }
+
+    /// How often gets of users were noted in each chunk of 64 KiB of the file `path` while it was open on the local disk, by
+    /// chunk; at most 255. Those reads are noted that are [timed](LocalReads::sampled); iterators, compactions, opening and
+    /// verification never, nor reads that RocksDB's block cache answers. Afterwards each count is halved `halvings` times.
+    ///
+    /// Empty where nothing was noted, or the file is longer than 4 GiB. Takes a short lock that no read takes.
+    pub fn take_chunk_heat(&self, path: &Path, halvings: u32) -> Vec<u8> {
+        let mut counts: Vec<u8> = Vec::new();
+        // SAFETY: as above; the vector outlives the call, and `collect` takes one. Where memory runs out it stays empty.
+        unsafe {
+            let context = (&raw mut counts).cast();
+            lz_local_files_take_heat(self.0.0, Slice::of(path), halvings, context, collect);
+        }
+        counts
+    }
+}
+
+unsafe extern "C" fn collect(context: *mut c_void, data: *const c_char, len: usize, _: u8) -> u8 {
+    // SAFETY: `context` is the vector of `take_chunk_heat`, and C++ gives a valid slice.
+    unsafe {
+        let (counts, bytes) = (&mut *context.cast::<Vec<u8>>(), data.cast::<u8>());
+        // Empty, perhaps: a slice is made of a pointer that is not null all the same.
+        if len == 0 || counts.try_reserve_exact(len).is_err() {
+            return u8::from(len == 0);
+        }
+        counts.extend_from_slice(std::slice::from_raw_parts(bytes, len));
+    }
+    1
 }
 
 impl fmt::Debug for LocalFiles {

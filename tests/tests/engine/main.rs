@@ -8,6 +8,7 @@ mod cache;
 mod costs;
 mod downloads;
 mod faults;
+mod heat;
 mod kept;
 mod metadata;
 mod power;

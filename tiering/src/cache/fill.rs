@@ -18,7 +18,7 @@ use super::{
     file::CacheFile,
     geometry::{BLOCK_BYTES, PAGE_BYTES, pages_of, runs},
     room::{Room, guarded},
-    state::{Claim, FileState},
+    state::{Claim, FileState, Source},
 };
 use crate::{stats::Counters, sync::lock};
 
@@ -165,8 +165,8 @@ impl Cache {
             .and_then(|file| match file {
                 Some(file) => {
                     let mut room = Room::none(self);
-                    let flight = Some(job.flight);
-                    self.store(&file, job.number, job.start, &bytes, &mut room, flight)
+                    let source = Source::Read(job.flight);
+                    self.store(&file, job.number, job.start, &bytes, &mut room, source)
                 }
                 None => Ok(Stored::NoRoom),
             });
@@ -247,8 +247,8 @@ impl Cache {
     }
 
     /// Stores those pages of `bytes`, which begin at `start`, that are absent. All pages are whole, but for the last one
-    /// of the file. `room` is used up first; what is left of it is the caller's. `flight`: the request that brought them.
-    /// Where somebody distrusts it meanwhile, they are not kept.
+    /// of the file. `room` is used up first; what is left of it is the caller's. Where somebody distrusts the request of a
+    /// read meanwhile, they are not kept.
     pub(super) fn store(
         &self,
         opened: &Opened,
@@ -256,7 +256,7 @@ impl Cache {
         start: u64,
         bytes: &Bytes,
         room: &mut Room,
-        flight: Option<u64>,
+        source: Source,
     ) -> Result<Stored> {
         let pages = pages_of(&(start..start + bytes.len() as u64));
         let object = opened.object.id;
@@ -278,8 +278,11 @@ impl Cache {
             if matches!(stored, Ok(Stored::NoRoom)) {
                 state.abandon(&claim)
             } else {
-                let good = flight.is_none_or(|flight| state.flights.is_good(object, flight));
-                let (charged, dirty) = state.settle(&claim, stored.is_ok() && good);
+                let good = match source {
+                    Source::Read(flight) => state.flights.is_good(object, flight),
+                    Source::Download | Source::Warming(_) => true,
+                };
+                let (charged, dirty) = state.settle(&claim, stored.is_ok() && good, source);
                 room.spend(charged);
                 dirty
             }

@@ -25,7 +25,7 @@ pub(crate) struct ChunkId {
 const SMALL_SHARE: u64 = 10;
 
 /// A chunk's points are at most so many.
-const POINTS_MAX: u8 = 3;
+pub(crate) const POINTS_MAX: u8 = 3;
 
 /// After so many chunks that have points the next one goes, whatever its points: the caller holds a lock.
 const EVICT_STEPS_MAX: usize = 1000;
@@ -38,6 +38,8 @@ struct Node {
     weight: u64,
     points: u8,
     in_main: bool,
+    /// A user read it here, not so long ago.
+    read: bool,
     stamp: u64,
 }
 
@@ -77,14 +79,38 @@ impl Heat {
             return;
         }
         let in_main = self.ghost_stamps.remove(&id).is_some() || warm;
-        self.push(id, weight, 0, in_main);
+        self.push(id, weight, (0, !warm), in_main);
+    }
+
+    /// Takes a chunk in that somebody says is hot, with so many points. One that is in keeps its place.
+    pub fn insert_hot(&mut self, id: ChunkId, weight: u64, points: u8) {
+        if self.nodes.contains_key(&id) {
+            return self.insert(id, weight, true);
+        }
+        self.ghost_stamps.remove(&id);
+        self.push(id, weight, (points.min(POINTS_MAX), false), true);
     }
 
     /// A user read the chunk.
     pub fn touch(&mut self, id: &ChunkId) {
         if let Some(node) = self.nodes.get_mut(id) {
             node.points = (node.points + 1).min(POINTS_MAX);
+            node.read = true;
         }
+    }
+
+    /// How hot a chunk is, from 0 to [`POINTS_MAX`]: its points, and 1 at least where users read it so often that it came
+    /// into the main queue. Then its points are halved `halvings` times.
+    pub fn take_level(&mut self, id: &ChunkId, halvings: u32) -> u8 {
+        let Some(node) = self.nodes.get_mut(id) else {
+            return 0;
+        };
+        let level = node.points.max(u8::from(node.in_main && node.read));
+        if halvings > 0 {
+            node.read &= node.points > 0;
+            node.points >>= halvings.min(u8::BITS - 1);
+        }
+        level
     }
 
     /// Forgets a chunk without a ghost; nothing where it is not in.
@@ -131,7 +157,8 @@ impl Heat {
             queue.live -= 1;
             steps += 1;
             let tired = steps > EVICT_STEPS_MAX;
-            let (weight, points) = (node.weight, if tired { 0 } else { node.points });
+            let (weight, read) = (node.weight, node.read);
+            let points = if tired { 0 } else { node.points };
             self.nodes.remove(&id);
             match (from_small, points) {
                 (true, 0) => {
@@ -139,18 +166,19 @@ impl Heat {
                     return Some(id);
                 }
                 (false, 0) => return Some(id),
-                (true, _) => self.push(id, weight, 0, true),
-                (false, points) => self.push(id, weight, points - 1, true),
+                (true, _) => self.push(id, weight, (0, read), true),
+                (false, points) => self.push(id, weight, (points - 1, read), true),
             }
         }
     }
 
-    fn push(&mut self, id: ChunkId, weight: u64, points: u8, in_main: bool) {
+    fn push(&mut self, id: ChunkId, weight: u64, (points, read): (u8, bool), in_main: bool) {
         self.stamp += 1;
         let node = Node {
             weight,
             points,
             in_main,
+            read,
             stamp: self.stamp,
         };
         let queue = if in_main {
@@ -276,6 +304,34 @@ mod tests {
             .unwrap();
         read(&mut heat, &mut resident, 20, gone);
         assert!(heat.nodes[&id(gone)].in_main);
+    }
+
+    #[test]
+    fn levels_tell_what_is_read_again_and_cool_down() {
+        let (mut heat, _) = cache(1000);
+        for chunk in 0..6 {
+            heat.insert(id(chunk), 1, chunk == 5);
+        }
+        for (chunk, reads) in [(1, 1), (2, 2), (3, 7)] {
+            (0..reads).for_each(|_| heat.touch(&id(chunk)));
+        }
+        heat.insert_hot(id(6), 1, 2);
+        // One that is in already is no hotter for being told.
+        heat.insert_hot(id(4), 1, 3);
+        let mut levels =
+            |halvings| [0, 1, 2, 3, 4, 5, 6, 9].map(|chunk| heat.take_level(&id(chunk), halvings));
+        assert_eq!(levels(0), [0, 1, 2, 3, 0, 0, 2, 0]);
+        assert_eq!(levels(1), [0, 1, 2, 3, 0, 0, 2, 0]);
+        assert_eq!(levels(40), [0, 0, 1, 1, 0, 0, 1, 0]);
+        assert_eq!(levels(0), [0; 8]);
+        // What came into the main queue by its reads is hot there, until it was not read for long.
+        heat.touch(&id(0));
+        let (read, told) = (id(0), id(5));
+        heat.set_capacity(1);
+        heat.evict();
+        assert!(heat.nodes[&read].in_main);
+        let mut level = |id| heat.take_level(id, 1);
+        assert_eq!((level(&read), level(&read), level(&told)), (1, 0, 0));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
     fill::{Opened, Stored},
     geometry::{PAGE_BYTES, pages_in, runs, slices},
     room::{Refusal, Room, guarded},
+    state::Source,
 };
 use crate::{ChecksumHasher, stats::Counters, sync::lock};
 
@@ -233,7 +234,8 @@ impl Hold {
     pub fn store(&mut self, start: u64, bytes: &Bytes) -> Result<()> {
         self.check()?;
         let (cache, number) = (self.mark.cache.clone(), self.mark.number);
-        match cache.store(&self.opened, number, start, bytes, &mut self.room, None)? {
+        let (room, source) = (&mut self.room, Source::Download);
+        match cache.store(&self.opened, number, start, bytes, room, source)? {
             Stored::All => Ok(()),
             Stored::NoRoom => Err(cache.no_room(bytes.len() as u64)),
         }

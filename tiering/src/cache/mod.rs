@@ -5,6 +5,7 @@
 //!   as soon as they come; a few [writer threads](fill) store them behind it. [`read`]
 //! * A download [holds](hold) a file: it fills the missing pages, the whole is verified, and the data file gets its name in
 //!   the db directory.
+//! * What a snapshot says is hot is brought before it is read, where there is room. [`warm`]
 //! * A byte budget and free space of the file system bound what the files take. Space is reserved before it is written; cold
 //!   chunks of 64 KiB are punched out. [`room`], [`heat`]
 //!
@@ -28,6 +29,7 @@ mod room;
 mod state;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::{
     fmt,
@@ -47,10 +49,12 @@ use crate::{
     sync::lock,
 };
 pub(crate) use geometry::{CHUNK_BYTES, PAGE_BYTES};
+pub(crate) use heat::POINTS_MAX;
 pub(crate) use hold::Hold;
 pub(crate) use read::{Begun, Mode, Request, Tail};
 use room::guarded;
 use state::{FileState, State};
+pub(crate) use warm::{Begin, Warm};
 
 /// A file is taken into the cache if it is shorter than this.
 const MAX_FILE_BYTES: u64 = 1 << 47;

@@ -123,6 +123,25 @@ impl Cache {
         }
     }
 
+    /// As [`reserve`](Self::reserve), where nothing has to go for it, and the cache takes no more than `most` with it.
+    pub(super) fn reserve_spare(&self, bytes: u64, most: u64) -> Option<Room> {
+        let before = self.state().written;
+        let free = guarded(|| self.0.base.free_space(&self.0.dir)).unwrap_or(u64::MAX);
+        let mut state = self.state();
+        let promised = state.reserved + (state.written - before);
+        let keep_free = self.0.options.min_free_bytes;
+        let taken = state.used().saturating_add(bytes);
+        let wanted = keep_free.saturating_add(bytes).saturating_add(promised);
+        if taken > state.budget.min(most) || wanted > free {
+            return None;
+        }
+        state.reserved += bytes;
+        Some(Room {
+            cache: self.clone(),
+            bytes,
+        })
+    }
+
     /// Room for a file of `bytes` that comes to the disk past the cache. `None`: others, who are at work, have it now.
     ///
     /// # Errors

@@ -10,11 +10,11 @@
 //! * A chunk is in the heat if it has resident pages, nobody evicts it, and its file is not held by a download.
 //! * A file that was retired is not in `files`: whoever still works on it finds its number gone, and leaves no trace.
 
+mod claim;
 mod life;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ops::Range,
     sync::Arc,
 };
 
@@ -22,9 +22,10 @@ use super::{
     Object, ObjectId,
     file::CacheFile,
     flight::Flights,
-    geometry::{BLOCK_BYTES, disk_bytes, group_of, slices},
+    geometry::{BLOCK_BYTES, disk_bytes, group_of},
     heat::{ChunkId, Heat},
 };
+pub(crate) use claim::{Claim, Source};
 
 /// An object is idle for long after so many reads for each that may be open: one that is read as often as the others is
 /// hardly ever.
@@ -92,15 +93,6 @@ pub(crate) struct Chunk {
 struct Group {
     chunks: u32,
     charged: bool,
-}
-
-/// Pages that somebody is about to write, and what they may take.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    pub object: ObjectId,
-    pub number: u64,
-    pub slices: Vec<(u32, u64)>,
-    pub needed: u64,
 }
 
 /// A chunk that is being punched, and what its pages take on the disk.
@@ -186,115 +178,6 @@ impl State {
         self.charged += bytes;
         self.reserved -= bytes;
         self.written += bytes;
-    }
-
-    /// Takes those of `pages` to write that are absent and that nobody punches. `None` where there are none, or the file
-    /// is gone or sealed.
-    pub fn claim(&mut self, object: ObjectId, number: u64, pages: Range<u64>) -> Option<Claim> {
-        self.next_number += 1;
-        let born = self.next_number;
-        let file = self.life(object, number).filter(|file| !file.sealed)?;
-        let mut claim = Claim {
-            object,
-            number,
-            slices: Vec::new(),
-            needed: 0,
-        };
-        for (at, wanted) in slices(pages) {
-            let chunk = file.chunks.entry(at).or_insert_with(|| {
-                file.groups.entry(group_of(at)).or_default().chunks += 1;
-                Chunk {
-                    born,
-                    ..Chunk::default()
-                }
-            });
-            let absent = wanted & !chunk.bits;
-            let spoilt = chunk.dirty && chunk.writers > 0;
-            if chunk.evicting || spoilt || absent == 0 {
-                continue;
-            }
-            chunk.writers += 1;
-            claim.needed += disk_bytes(chunk.bits | absent) - disk_bytes(chunk.bits);
-            if !file.groups.entry(group_of(at)).or_default().charged {
-                claim.needed += BLOCK_BYTES;
-            }
-            claim.slices.push((at, absent));
-        }
-        if claim.slices.is_empty() {
-            return None;
-        }
-        file.changing += 1;
-        Some(claim)
-    }
-
-    /// Ends a claim. `written`: its pages are on the disk and become resident. Gives what of `claim.needed` was turned
-    /// into charges, and the chunks that must be vacated: something may be on the disk that is not resident.
-    pub fn settle(&mut self, claim: &Claim, written: bool) -> (u64, Vec<u32>) {
-        let (heat, files) = (&mut self.heat, &mut self.files);
-        let Some(file) = files
-            .get_mut(&claim.object)
-            .filter(|file| file.number == claim.number)
-        else {
-            return (0, Vec::new());
-        };
-        let (before, mut dirty) = (file.charged, Vec::new());
-        for &(at, mask) in &claim.slices {
-            let Some(chunk) = file.chunks.get_mut(&at) else {
-                continue;
-            };
-            chunk.writers -= 1;
-            chunk.dirty |= !written;
-            if chunk.dirty {
-                if chunk.writers == 0 {
-                    dirty.push(at);
-                }
-                continue;
-            }
-            let old = disk_bytes(chunk.bits);
-            chunk.bits |= mask;
-            file.charged += disk_bytes(chunk.bits) - old;
-            let group = file.groups.entry(group_of(at)).or_default();
-            if !group.charged {
-                group.charged = true;
-                file.charged += BLOCK_BYTES;
-            }
-            if !file.held {
-                let object = claim.object;
-                heat.insert(ChunkId { object, chunk: at }, disk_bytes(chunk.bits), false);
-            }
-        }
-        file.changing -= 1;
-        let charged = file.charged - before;
-        self.charge(charged);
-        (charged, dirty)
-    }
-
-    /// Gives a claim back of which nothing was written. Gives the chunks that must be vacated: the dirty ones, and those that
-    /// are empty now and the last ones of a map block that is on the disk.
-    pub fn abandon(&mut self, claim: &Claim) -> Vec<u32> {
-        let mut last = Vec::new();
-        if let Some(file) = self.life(claim.object, claim.number) {
-            file.changing -= 1;
-        }
-        for &(at, _) in &claim.slices {
-            let Some(file) = self.life(claim.object, claim.number) else {
-                break;
-            };
-            let Some(chunk) = file.chunks.get_mut(&at) else {
-                continue;
-            };
-            chunk.writers -= 1;
-            if chunk.writers > 0 || (chunk.bits != 0 && !chunk.dirty) {
-                continue;
-            }
-            let group = file.groups.get(&group_of(at));
-            if chunk.dirty || group.is_some_and(|group| group.charged && group.chunks == 1) {
-                last.push(at);
-            } else {
-                self.forget_chunk(claim.object, claim.number, at);
-            }
-        }
-        last
     }
 
     /// Takes in what a map on the disk holds. Charged, whether or not the budget allows it.

@@ -8,7 +8,11 @@ use lazurite_env::{
     remote::{Key, RemoteStore},
 };
 
-use super::{geometry::CHUNK_BYTES, state::State, *};
+use super::{
+    geometry::CHUNK_BYTES,
+    state::{Source, State},
+    *,
+};
 use crate::test_store::TestStore;
 
 const DIR: &str = "/cache";
@@ -265,13 +269,16 @@ fn beside_a_write_that_failed_nothing_becomes_resident() {
     let number = state.file(&object).number;
     let failed = state.claim(object.id, number, 0..4).unwrap();
     let beside = state.claim(object.id, number, 4..8).unwrap();
-    assert_eq!(state.settle(&failed, false), (0, Vec::new()));
+    assert_eq!(
+        state.settle(&failed, false, Source::Download),
+        (0, Vec::new())
+    );
     assert!(
         state.claim(object.id, number, 8..12).is_none(),
         "it is spoilt"
     );
     // The last one punches what both left.
-    assert_eq!(state.settle(&beside, true), (0, vec![0]));
+    assert_eq!(state.settle(&beside, true, Source::Download), (0, vec![0]));
     assert_eq!(state.resident(object.id, 0).1, 0);
 }
 

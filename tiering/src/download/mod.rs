@@ -14,13 +14,19 @@
 //! * Anything else, a wrong checksum above all: three attempts, then the file is recorded as failed and stays remote
 //!   until [`Downloader::start`] is called again.
 //!
+//! Before the first file they [warm](warm) what is said to be [hot](Downloader::set_chunk_heat) of files that more than one
+//! request brings. Until that has ended nobody takes a file, so that nothing is asked for twice.
+//!
 //! What came of a file stays in the [cache](crate::cache) until it is promoted, also over a restart.
 
+mod hot;
 mod meter;
 mod pace;
+mod progress;
 mod state;
 mod stream;
 mod transfer;
+mod warm;
 
 use std::{
     collections::HashMap,
@@ -33,8 +39,8 @@ use std::{
 
 use lazurite_env::{Error, ErrorKind, Result};
 
-use crate::{catalog::Entry, sync::lock, union::Core};
-pub use state::DownloadProgress;
+use crate::{cache::PAGE_BYTES, catalog::Entry, sync::lock, union::Core};
+pub use progress::DownloadProgress;
 use state::{Mark, Shared};
 use transfer::{Outcome, transfer};
 
@@ -72,6 +78,14 @@ impl Default for DownloadOptions {
             parallel_chunks: 4,
             first_backoff: Duration::from_millis(250),
         }
+    }
+}
+
+impl DownloadOptions {
+    /// Bytes per request, in whole pages.
+    fn request_bytes(&self) -> u64 {
+        let bytes = (self.chunk_bytes as u64).max(1);
+        bytes.next_multiple_of(PAGE_BYTES)
     }
 }
 
@@ -124,7 +138,9 @@ impl Downloader {
     fn launch(&self, delay: Duration) -> Result<()> {
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
-        let waiting = self.shared.enqueue(self.core.catalog.remote_entries());
+        let remote = self.core.catalog.remote_entries();
+        self.shared.plan_warming(&remote, &self.options);
+        let waiting = self.shared.enqueue(remote);
         let wanted = waiting.min(self.options.parallel_files.max(1));
         // A start from here on ends the delay, also where its thread does not run yet.
         let mark = self.shared.mark();
@@ -150,6 +166,18 @@ impl Downloader {
     /// before is forgotten.
     pub fn set_heat(&self, heat: HashMap<String, u64>) {
         self.shared.set_heat(heat);
+    }
+
+    /// Tells which chunks of 64 KiB of which files are hot, by name: for each chunk from the first on a level from 0 (it is
+    /// not) to 3. What was told before and not begun is forgotten; what does not fit the files is passed over.
+    ///
+    /// The next [`start`](Self::start) brings those of remote files into the chunk cache, the hottest first, before it brings
+    /// any file: in requests of up to [`chunk_bytes`](DownloadOptions::chunk_bytes), as neighbours are equally hot. They count as
+    /// requests of the download. At most a quarter of what is remote is brought so, and nothing that has no room: no more than
+    /// half of what the cache may take, with a [disk budget](crate::CacheOptions::disk_budget_bytes) a quarter of that, and
+    /// nothing is evicted for it. Files that one request brings whole are not: those come as quickly as a whole.
+    pub fn set_chunk_heat(&self, heat: HashMap<String, Vec<u8>>) {
+        self.shared.set_chunk_heat(heat);
     }
 
     /// Makes the threads rest after the chunk that they are at. Requests on their way are kept, none is sent.
@@ -222,6 +250,8 @@ impl Drop for Downloader {
 fn work(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions, delay: Duration, mark: Mark) {
     // Where it must end at once, `next` says so.
     shared.sleep(delay, mark);
+    // What it had taken is given back; a range at a time is no reason to give up the files.
+    let _ = catch_unwind(AssertUnwindSafe(|| warm::warm(core, shared, options)));
     while let Some(entry) = shared.next() {
         // An Env of the user's may panic; the file must not stay under way for ever.
         let bring = AssertUnwindSafe(|| bring(core, shared, options, &entry));

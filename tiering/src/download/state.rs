@@ -15,58 +15,35 @@ use std::{
 use lazurite_env::{Error, ErrorKind, Result};
 
 use super::{
+    hot::Hot,
     meter::{Meter, eta},
     pace::Pace,
+    progress::DownloadProgress,
     transfer::Outcome,
 };
 use crate::{catalog::Entry, sync::lock};
 
-/// How far a download is, since the last restore. Files count from when the download first saw them as remote; files
-/// that were deleted before they came are not counted.
-#[derive(Debug, Clone, Default)]
-pub struct DownloadProgress {
-    /// Files to bring, those that are there already included.
-    pub files_total: u64,
-    /// Files promoted.
-    pub files_done: u64,
-    /// Bytes of all these files.
-    pub bytes_total: u64,
-    /// Bytes on the local disk: those of files promoted, and of unfinished ones that are under way now.
-    pub bytes_done: u64,
-    /// Bytes that come in a second: an average over the last seconds in which it was not paused. 0 before any came.
-    pub bytes_per_second: u64,
-    /// How long the rest takes at this rate. `None` while that cannot be told: paused, or nothing has come of late.
-    pub eta: Option<Duration>,
-    /// True between `pause` and `resume`.
-    pub paused: bool,
-    /// Files that were given up, by name, and why. They are read remotely on.
-    pub failed: Vec<(String, Error)>,
-    /// Set while the download waits for space on the local disk.
-    pub no_space: Option<Error>,
-    /// Set while files stay remote because the [disk budget](crate::CacheOptions::disk_budget_bytes) has no room for them.
-    pub no_room: Option<Error>,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     changed: Condvar,
     parts: AtomicU64,
     pace: Arc<Pace>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
+    pub(super) hot: Hot,
     /// By heat, then by level, then by name.
     queue: BTreeMap<(Reverse<u64>, u8, String), Arc<Entry>>,
-    heat: HashMap<String, u64>,
+    pub(super) heat: HashMap<String, u64>,
     /// Files that the disk budget had no room for, by name. They go back into the queue when everything else was tried and
     /// some time has passed.
     aside: BTreeMap<String, Arc<Entry>>,
     aside_until: Option<Instant>,
     active: HashSet<String>,
     workers: usize,
-    stopped: bool,
+    pub(super) stopped: bool,
     /// How many times it was stopped: waiters notice it even if it was started again.
     stops: u64,
     /// How many times it was started: sleepers notice it.
@@ -79,7 +56,7 @@ struct State {
     no_space_of: String,
     /// Measures since the first thread was hired.
     meter: Meter,
-    progress: DownloadProgress,
+    pub(super) progress: DownloadProgress,
 }
 
 /// A moment in the life of a download: what happened since does not let a thread sleep.
@@ -99,13 +76,13 @@ impl Shared {
         lock(&self.state).meter.add(Instant::now(), bytes);
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut lock(&self.state));
         self.changed.notify_all();
         result
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    pub(super) fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
@@ -258,6 +235,7 @@ impl Shared {
     pub fn reset_progress(&self) {
         self.change(|state| {
             state.failed_bytes = 0;
+            state.hot = Hot::default();
             state.progress = DownloadProgress {
                 paused: state.progress.paused,
                 ..DownloadProgress::default()

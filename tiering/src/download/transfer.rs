@@ -22,7 +22,7 @@ use lazurite_env::{Error, ErrorKind, Result, remote::Key};
 
 use super::{DownloadOptions, state::Shared, stream};
 use crate::{
-    cache::{Hold, Object, PAGE_BYTES, flight::get_exact},
+    cache::{CHUNK_BYTES, Hold, Object, PAGE_BYTES, flight::get_exact},
     catalog::{Entry, Residency},
     stats::Counters,
     sync::lock,
@@ -34,7 +34,8 @@ const STOP_CHECK: Duration = Duration::from_millis(20);
 
 /// Missing ranges are asked for together where what lies between them is no more than this: less than the pages of one block of
 /// the default size. Where the link is the limit, a block that a read brought and the download brings again costs more time
-/// than processing the record that read it took; so blocks are left out one by one, at a request more for each.
+/// than processing the record that read it took; so blocks are left out one by one, at a request more for each. A chunk that was
+/// warmed is longer still.
 const GAP_BYTES: u64 = 16 << 10;
 
 /// Nor than this part of a request, where requests are small.
@@ -247,8 +248,15 @@ impl Transfer<'_> {
     }
 }
 
+/// Pieces of a range, none longer than `most`.
+pub(super) fn cut(range: Range<u64>, most: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    let starts = (range.start..end).step_by(most as usize);
+    starts.map(move |start| start..(start + most).min(end))
+}
+
 /// `bytes`, which end at `at`, and what follows them in their last page.
-fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
+pub(super) fn joined(bytes: &Bytes, at: u64, tail: &Bytes) -> Bytes {
     let rest = (at.next_multiple_of(PAGE_BYTES) - at) as usize;
     let mut joined = BytesMut::with_capacity(bytes.len() + rest);
     joined.extend_from_slice(bytes);

@@ -33,6 +33,9 @@ impl OpenFiles for Watched {
         self.idle.lock().unwrap().get(path).copied()
     }
     fn tick(&self) {}
+    fn take_chunk_reads(&self, _: &Path, _: u32) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 /// A union with a disk budget.

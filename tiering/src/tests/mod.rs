@@ -18,6 +18,7 @@ mod observed;
 mod reads;
 mod restore;
 mod steps;
+mod warm;
 
 use std::{
     collections::BTreeMap,

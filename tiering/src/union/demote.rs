@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// Whoever has files of the db directory open natively, by itself: the [`UnionEnv`](crate::UnionEnv) asks it which are
-/// used, and to let go of those that it unlinked. Called from a thread of the union's, with no reader waiting for it.
+/// used, and where, and to let go of those that it unlinked. Called from a thread of the union's, with no reader waiting for it.
 pub trait OpenFiles: fmt::Debug + Send + Sync {
     /// Closes what is open at `path`, whose file was unlinked; reads of it go through the union from now on. Waits for reads
     /// that are under way. `false`: some of the file's space is not free yet; a later [tick](Self::tick) sees to it.
@@ -38,6 +38,10 @@ pub trait OpenFiles: fmt::Debug + Send + Sync {
 
     /// Moves the clock of [`idle`](Self::idle) on, and closes what could not be closed before: called a few times a second.
     fn tick(&self);
+
+    /// How often users were seen to look into each chunk of 64 KiB of `path` on the local disk, from its begin: samples, of
+    /// gets and not of scans. Afterwards each count is halved so many times. Empty where none were seen.
+    fn take_chunk_reads(&self, path: &Path, halvings: u32) -> Vec<u8>;
 }
 
 impl Core {

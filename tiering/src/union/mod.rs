@@ -19,6 +19,7 @@
 
 mod demote;
 mod env;
+mod heat;
 mod names;
 mod random;
 mod restore;
@@ -348,8 +349,8 @@ impl UnionEnv {
         }
     }
 
-    /// Has `open` asked, when a local file is to be demoted, whether it is used, and to let go of it. The first call counts.
-    /// Without, space of demoted files is free once their native handles are closed.
+    /// Has `open` asked, when a local file is to be demoted, whether it is used, and to let go of it; and what users read of local
+    /// files. The first call counts. Without, space of demoted files is free once their native handles are closed.
     pub fn watch_open_files(&self, open: Arc<dyn OpenFiles>) {
         // Once; the others would only be asked too late.
         let _ = self.core.open_files.set(open);

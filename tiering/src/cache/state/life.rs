@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::FileState;
 use crate::cache::geometry::{
-    BLOCK_BYTES, PAGE_BYTES, chunk_of, chunks_in, disk_bytes, full, group_of, runs,
+    BLOCK_BYTES, PAGE_BYTES, chunks_in, disk_bytes, full, group_of, pages_in, runs, slices,
 };
 
 impl FileState {
@@ -23,19 +23,20 @@ impl FileState {
         self.charged
     }
 
-    /// The pages that are absent from page `from` on, in order, as runs that end where their chunk does.
+    /// The pages that are absent from page `from` on, as runs in order.
     pub fn missing(&self, from: u64) -> impl Iterator<Item = Range<u64>> {
-        let len = self.object.file.len;
-        let first = chunk_of(from);
-        let runs = (first..chunks_in(len) as u32).flat_map(move |at| {
+        self.missing_of(from..pages_in(self.object.file.len))
+    }
+
+    /// Those of `pages`, which are pages of the file, that are absent, as runs in order that end where their chunk does.
+    pub fn missing_of(&self, pages: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        slices(pages).flat_map(|(at, wanted)| {
             let resident = self
                 .chunks
                 .get(&at)
                 .map_or(0, |chunk| if chunk.evicting { 0 } else { chunk.bits });
-            runs(at, full(at, len) & !resident)
-        });
-        let runs = runs.map(move |run| run.start.max(from)..run.end);
-        runs.filter(|run| run.start < run.end)
+            runs(at, wanted & !resident)
+        })
     }
 
     /// What the file takes when it is whole, beyond what it is charged now.
