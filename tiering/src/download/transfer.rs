@@ -22,7 +22,7 @@ use lazurite_env::{Error, ErrorKind, Result, remote::Key};
 
 use super::{DownloadOptions, state::Shared, stream};
 use crate::{
-    cache::{CHUNK_BYTES, Hold, Object, PAGE_BYTES, flight::get_exact},
+    cache::{Hold, Object, PAGE_BYTES, flight::get_exact},
     catalog::{Entry, Residency},
     stats::Counters,
     sync::lock,

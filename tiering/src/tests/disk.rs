@@ -306,6 +306,10 @@ impl OpenFiles for Slow {
         None
     }
     fn tick(&self) {}
+
+    fn take_chunk_reads(&self, _: &Path, _: u32) -> Vec<u8> {
+        Vec::new()
+    }
 }
 
 #[test]
