@@ -276,7 +276,10 @@ fn it_leaves_free_what_is_to_stay_free_and_keeps_within_the_disk_budget() {
         world.snapshot(&[(12, 1, len)]).restore(&union).unwrap();
         tell(&union, &[(12, levels(&[(2, 3), (5, 3), (9, 3), (11, 3)]))]);
         union.download().start().unwrap();
-        wait_for(|| union.download().progress().no_space.is_some());
+        wait_for(|| {
+            let progress = union.download().progress();
+            progress.no_space.or(progress.no_room).is_some()
+        });
         union.download().stop();
         let mut requests = asked(&world);
         requests.sort_unstable();
