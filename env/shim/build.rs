@@ -2,8 +2,9 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "cached_blocks.cc",
+    "entries.cc",
     "file_reads.cc",
     "file_system.cc",
     "local_files.cc",

@@ -105,7 +105,7 @@ impl Column {
     /// The entries from `lower` up to but not `upper`, as of now.
     pub(crate) fn cursor(&self, lower: Vec<u8>, upper: Vec<u8>) -> Result<Cursor> {
         self.db.check_open()?;
-        Ok(Cursor::new(self, lower, upper))
+        Cursor::new(self, lower, upper)
     }
 
     /// Compacts everything into the last level. For tests and measurements: reads and rewrites the whole table.

@@ -92,7 +92,7 @@ impl<K, V> ValueIter<K, V> {
     ///     Ok(sum)
     /// }
     /// ```
-    #[inline]
+    #[inline(always)]
     pub fn next_entry(&mut self) -> Option<Result<ValueEntry<'_, K, V>>> {
         let table = &*self.table;
         match self.scan.next(&table.table) {
@@ -162,7 +162,7 @@ pub struct MapIter<K: 'static, UK: 'static, UV: 'static> {
 
 impl<K, UK, UV> MapIter<K, UK, UV> {
     /// Goes to the next entry and gives it undecoded. As [`ValueIter::next_entry`].
-    #[inline]
+    #[inline(always)]
     pub fn next_entry(&mut self) -> Option<Result<MapEntry<'_, K, UK, UV>>> {
         self.scan.next_of(&self.table)
     }
@@ -189,7 +189,7 @@ pub struct MapEntries<K: 'static, UK: 'static, UV: 'static> {
 
 impl<K, UK, UV> MapEntries<K, UK, UV> {
     /// Goes to the next entry and gives it undecoded. As [`ValueIter::next_entry`].
-    #[inline]
+    #[inline(always)]
     pub fn next_entry(&mut self) -> Option<Result<MapEntry<'_, K, UK, UV>>> {
         self.scan.next_of(&self.table)
     }

@@ -33,6 +33,7 @@ typedef struct {
 } lz_local_reads;
 typedef struct rocksdb_env_t rocksdb_env_t;
 typedef struct rocksdb_t rocksdb_t;
+typedef struct rocksdb_column_family_handle_t rocksdb_column_family_handle_t;
 
 // What C++ has to tell apart; the whole error is found again by its token.
 enum lz_code : int32_t {
@@ -174,5 +175,28 @@ typedef void (*lz_file_reads_sink)(void* context, const char* name, size_t name_
 
 // 1, or 0 where memory ran out; some files may have been told then.
 uint8_t lz_file_reads(rocksdb_t* db, void* context, lz_file_reads_sink sink) noexcept;
+
+// A walk over spans of keys of one database, one after another, all as of one moment.
+typedef struct lz_entries lz_entries;
+
+// The keys of a column from `lower` up to but not `upper`.
+typedef struct {
+  rocksdb_column_family_handle_t* column;
+  lz_slice lower;
+  lz_slice upper;
+} lz_span;
+
+typedef struct {
+  lz_slice key;
+  lz_slice value;
+} lz_entry;
+
+// Null where memory ran out. Copies the bounds.
+lz_entries* lz_entries_open(rocksdb_t* db, const lz_span* spans, size_t count, uint8_t async_io) noexcept;
+// Goes to the next entry, which stays until the next call: 1, or 0 at the end and at an error, as lz_entries_error tells.
+uint8_t lz_entries_next(lz_entries* entries, lz_entry* entry) noexcept;
+// Gives the sink the text of the error; nothing where there is none. What the sink answers is of no interest.
+void lz_entries_error(const lz_entries* entries, void* context, lz_sink sink) noexcept;
+void lz_entries_free(lz_entries* entries) noexcept;
 
 }  // extern "C"

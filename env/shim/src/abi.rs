@@ -143,7 +143,11 @@ pub(crate) fn kind_of(code: i32) -> ErrorKind {
 impl Slice {
     /// The ABI's form of `path`, valid as long as it is.
     pub(crate) fn of(path: &Path) -> Self {
-        let bytes = path.as_os_str().as_bytes();
+        Slice::of_bytes(path.as_os_str().as_bytes())
+    }
+
+    /// The ABI's form of `bytes`, valid as long as they are.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
         Slice {
             data: bytes.as_ptr().cast(),
             len: bytes.len(),

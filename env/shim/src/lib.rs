@@ -28,6 +28,7 @@
 mod abi;
 mod cached_blocks;
 mod cause;
+mod entries;
 mod env;
 mod file_reads;
 mod files;
@@ -36,6 +37,7 @@ mod sst_info;
 
 pub use cached_blocks::{CachedBlock, cached_blocks};
 pub use cause::cause;
+pub use entries::{Entries, Span};
 pub use file_reads::file_reads;
 pub use rocksdb_env::{LocalFiles, LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};
