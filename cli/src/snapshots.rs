@@ -1,7 +1,9 @@
 //! `lazurite snapshots list|show|verify`: what a store holds, and whether it is what was written.
 
+use std::collections::BTreeSet;
+
 use indicatif::ProgressBar;
-use lazurite::snapshot::{Finding, SnapshotMetadata, SnapshotStore, UserValue};
+use lazurite::snapshot::{Finding, SnapshotMetadata, SnapshotStore, SubtaskState, UserValue};
 use lazurite_env::IoRuntime;
 use serde::Serialize;
 
@@ -118,10 +120,10 @@ impl<'a> From<&'a Found> for Summary<'a> {
             job: &found.job,
             id: found.id,
             created_unix_ms: metadata.map(|m| m.created_unix_ms),
-            files: metadata.map(|m| m.files.len()),
+            files: metadata.map(|m| m.files().count()),
             bytes: metadata.map(SnapshotMetadata::data_bytes),
-            key_groups: metadata.map(|m| m.key_groups),
-            tables: metadata.map(|m| m.tables.iter().map(|t| t.name.as_str()).collect()),
+            key_groups: metadata.map(|m| m.subtasks[0].key_groups),
+            tables: metadata.map(|m| tables(m).into_iter().collect()),
             error: found.metadata.as_ref().err().map(ToString::to_string),
         }
     }
@@ -141,13 +143,9 @@ fn list(found: &[Found], format: Format) -> Result<()> {
         let rest = match &f.metadata {
             Ok(m) => [
                 utc(m.created_unix_ms),
-                m.files.len().to_string(),
+                m.files().count().to_string(),
                 human_bytes(m.data_bytes()),
-                m.tables
-                    .iter()
-                    .map(|t| t.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(" "),
+                tables(m).into_iter().collect::<Vec<_>>().join(" "),
             ],
             Err(_) => ["-", "-", "-", "cannot be read"].map(str::to_owned),
         };
@@ -177,24 +175,35 @@ fn show(found: &[Found], format: Format) -> Result<()> {
 
 fn show_text(m: &SnapshotMetadata) -> String {
     let mut text = format!(
-        "job {}, snapshot {}, created {}\n{} key groups, range {}\n{} in {} files\n",
+        "job {}, snapshot {}, created {}\n{} in {} files\n",
         m.job,
         m.id,
         utc(m.created_unix_ms),
-        m.key_groups,
-        m.key_group_range,
         human_bytes(m.data_bytes()),
-        m.files.len()
+        m.files().count()
     );
-    for table in &m.tables {
+    for (name, value) in &m.user_metadata {
+        text += &user_text(name, value);
+    }
+    for state in &m.subtasks {
+        text += &state_text(state);
+    }
+    text
+}
+
+fn state_text(state: &SubtaskState) -> String {
+    let mut text = format!(
+        "\noperator {}, range {} of {} key groups\n",
+        state.operator, state.key_group_range, state.key_groups
+    );
+    for table in &state.tables {
         text += &format!("table {}\n", table.name);
     }
-    for (name, value) in &m.user_metadata {
-        let (UserValue::Text(value) | UserValue::Hex(value)) = value;
-        text += &format!("user metadata {name}: {value}\n");
+    for (name, value) in &state.user_metadata {
+        text += &user_text(name, value);
     }
     let mut files = Table::new(["file", "level", "bytes", "xxh3-128", "object"]);
-    for file in &m.files {
+    for file in &state.files {
         files.row([
             file.name.clone(),
             file.level.to_string(),
@@ -204,6 +213,17 @@ fn show_text(m: &SnapshotMetadata) -> String {
         ]);
     }
     text + "\n" + &files.text() + "\n"
+}
+
+fn user_text(name: &str, value: &UserValue) -> String {
+    let (UserValue::Text(value) | UserValue::Hex(value)) = value;
+    format!("user metadata {name}: {value}\n")
+}
+
+/// The names of the tables, each once.
+fn tables(metadata: &SnapshotMetadata) -> BTreeSet<&str> {
+    let tables = metadata.subtasks.iter().flat_map(|state| &state.tables);
+    tables.map(|table| table.name.as_str()).collect()
 }
 
 #[derive(Serialize)]
@@ -260,10 +280,13 @@ fn verify(store: &SnapshotStore, found: &[Found], format: Format) -> Result<()> 
     }
 }
 
-/// Table files, their tails, and the manifest.
+/// Table files, their tails, and the manifests.
 fn bytes_to_read(metadata: &SnapshotMetadata) -> u64 {
-    let tails: u64 = metadata.tails.iter().map(|t| t.len).sum();
-    metadata.data_bytes() + tails + metadata.manifest.len
+    let small = metadata.subtasks.iter().map(|state| {
+        let tails: u64 = state.tails.iter().map(|t| t.len).sum();
+        tails + state.manifest.len
+    });
+    metadata.data_bytes() + small.sum::<u64>()
 }
 
 fn verify_one<'a>(
@@ -273,7 +296,7 @@ fn verify_one<'a>(
 ) -> Result<Verified<'a>> {
     let (files, bytes, findings) = match &found.metadata {
         Ok(metadata) => (
-            metadata.files.len(),
+            metadata.files().count(),
             metadata.data_bytes(),
             store
                 .verify(metadata, &|bytes| bar.inc(bytes))?

@@ -24,7 +24,7 @@ use crate::{
     key_groups::KeyGroupRange,
     metrics::{self, PhaseClock},
     open::{Prepared, prepare, with_elapsed},
-    rocks::{Column, Db, DbConfig},
+    rocks::{Columns, Db, DbConfig},
     snapshot::{
         Capture, Deadline, Job, PendingSnapshot, SnapshotOptions,
         context::{Context, Settings},
@@ -32,7 +32,7 @@ use crate::{
     },
     stats::TierStats,
     table::{
-        MapState, MapStateDescriptor, TableContext, TableDescriptor, TableSchema, ValueState,
+        MapState, MapStateDescriptor, TableContext, TableDescriptor, TableSchema, Tables, ValueState,
         ValueStateDescriptor, WriteBatch,
     },
 };
@@ -52,7 +52,7 @@ const FIRST_READS: Duration = Duration::from_millis(100);
 pub struct StateBackend {
     // Dropped in this order: the database before the files below it, the directory's lock last.
     running: Mutex<Option<Running>>,
-    tables: Mutex<Vec<TableSchema>>,
+    tables: Mutex<Tables>,
     context: Arc<TableContext>,
     snapshots: Arc<Context>,
     union: Arc<UnionEnv>,
@@ -115,6 +115,7 @@ impl StateBackend {
         let settings = Settings {
             staging: prepared.directory.staging(),
             writer: prepared.directory.token().to_owned(),
+            operator: options.operator.clone(),
             key_groups: options.key_groups,
             range,
             retained: options.retained_snapshots,
@@ -173,7 +174,7 @@ impl StateBackend {
 
     /// The tables that there are.
     pub fn tables(&self) -> Vec<TableSchema> {
-        lock(&self.tables).clone()
+        lock(&self.tables).schemas.clone()
     }
 
     /// Takes a snapshot of everything written before this call.
@@ -261,10 +262,11 @@ impl StateBackend {
 
     /// Compacts every table into its last level, reading and rewriting all of it, remote files included.
     pub fn compact(&self) -> Result<()> {
-        let tables = self.tables();
+        let tables = lock(&self.tables).clone();
         let columns = tables
+            .columns
             .iter()
-            .filter_map(|table| self.context.db.column(&table.name));
+            .filter_map(|column| self.context.db.column(&column.column));
         columns.into_iter().try_for_each(|column| column.compact())
     }
 
@@ -367,8 +369,8 @@ impl StateBackend {
         &self,
         descriptor: &ValueStateDescriptor<K, V>,
     ) -> Result<ValueState<K, V>> {
-        let column = self.open_table(&descriptor.schema()?)?;
-        Ok(ValueState::new(self.context.clone(), column, descriptor))
+        let columns = self.open_table(&descriptor.schema()?)?;
+        Ok(ValueState::new(self.context.clone(), columns, descriptor))
     }
 
     /// The table with a map per key that `descriptor` declares, created where it is new.
@@ -379,8 +381,8 @@ impl StateBackend {
         &self,
         descriptor: &MapStateDescriptor<K, UK, UV>,
     ) -> Result<MapState<K, UK, UV>> {
-        let column = self.open_table(&descriptor.schema()?)?;
-        Ok(MapState::new(self.context.clone(), column, descriptor))
+        let columns = self.open_table(&descriptor.schema()?)?;
+        Ok(MapState::new(self.context.clone(), columns, descriptor))
     }
 
     /// An empty batch of writes to any tables of this backend, for [`write`](Self::write).
@@ -399,20 +401,27 @@ impl StateBackend {
         batch.commit()
     }
 
-    /// The column of a table, created where it is new, refused where it is stored otherwise.
-    fn open_table(&self, declared: &TableSchema) -> Result<Column> {
+    /// The columns of a table, created where it is new, refused where it is stored otherwise.
+    fn open_table(&self, declared: &TableSchema) -> Result<Columns> {
         let mut tables = lock(&self.tables);
-        match tables.iter().find(|table| table.name == declared.name) {
+        match tables.schema(&declared.name) {
             Some(stored) => declared.check_compatible(stored)?,
             None => {
                 // The schema is durable before the column: after a crash between the two, the table is there and empty.
                 let mut next = tables.clone();
-                next.push(declared.clone());
+                next.add(declared.clone(), self.context.range);
                 self.directory.write_tables(&next)?;
                 *tables = next;
             }
         }
-        self.context.db.create_column(&declared.name)
+        let columns = tables
+            .columns_of(&declared.name)
+            .map(|column| {
+                let start = column.key_group_range.start();
+                Ok((start, self.context.db.create_column(&column.column)?))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Columns::new(columns).ok_or(Error::Closed) // it has one
     }
 }
 
@@ -455,8 +464,9 @@ fn load_what_fits(options: &StateBackendBuilder, union: &UnionEnv) -> Result<()>
 fn columns(env: &RocksEnv, union: &UnionEnv, prepared: &Prepared) -> Result<Vec<String>> {
     let mut columns: Vec<String> = prepared
         .tables
+        .columns
         .iter()
-        .map(|table| table.name.clone())
+        .map(|column| column.column.clone())
         .collect();
     if prepared.kept {
         columns.extend(Db::stored_columns(env.env(), union.db_dir())?);
@@ -491,7 +501,7 @@ impl fmt::Debug for StateBackend {
         f.debug_struct("StateBackend")
             .field("job", &self.snapshots.layout.job())
             .field("key_groups", &self.context.range)
-            .field("tables", &lock(&self.tables).len())
+            .field("tables", &lock(&self.tables).schemas.len())
             .finish_non_exhaustive()
     }
 }

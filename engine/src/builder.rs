@@ -75,6 +75,7 @@ pub struct StateBackendBuilder {
     pub(crate) remote: Remote,
     pub(crate) remote_options: RemoteOptions,
     pub(crate) job: String,
+    pub(crate) operator: String,
     pub(crate) key_groups: u16,
     pub(crate) range: Option<KeyGroupRange>,
     pub(crate) load_policy: LoadPolicy,
@@ -106,6 +107,7 @@ impl StateBackendBuilder {
             remote: Remote::Missing,
             remote_options: RemoteOptions::default(),
             job: "default".into(),
+            operator: "state".into(),
             key_groups: 128,
             range: None,
             load_policy: LoadPolicy::default(),
@@ -134,6 +136,13 @@ impl StateBackendBuilder {
     /// The remote store, opened already; wrap it to count, delay or break requests.
     pub fn remote_store(mut self, store: Arc<dyn RemoteStore>) -> Self {
         self.remote = Remote::Store(store);
+        self
+    }
+
+    /// The operator that the backend is a subtask of: 1 to 128 characters of `A-Z a-z 0-9 . _ -`. A snapshot of a job may hold the
+    /// states of several; a restore takes those of its own. Defaults to `state`.
+    pub fn operator(mut self, operator: impl Into<String>) -> Self {
+        self.operator = operator.into();
         self
     }
 

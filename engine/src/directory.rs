@@ -4,7 +4,7 @@
 //! <dir>/LAZURITE   identity: the job, a random token, the snapshot that the state goes back to, the key
 //!                  groups
 //! <dir>/LOCK       held while a backend is open
-//! <dir>/TABLES     the tables' schemas, written before a table's column family is created
+//! <dir>/TABLES     the tables' schemas and column families, written before these are created
 //! <dir>/CATALOG, db/, download/, tails/   see lazurite-tiering
 //! <dir>/staging/   links that wait to be uploaded; emptied at open
 //! ```
@@ -22,7 +22,7 @@ use lazurite_tiering::framed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::TableSchema,
+    Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::Tables,
 };
 
 const IDENTITY: &str = "LAZURITE";
@@ -152,7 +152,7 @@ impl Directory {
         &mut self,
         newest_seen: u64,
         key_groups: (u16, KeyGroupRange),
-        tables: &[TableSchema],
+        tables: &Tables,
     ) -> Result<()> {
         self.identity.newest_seen = newest_seen;
         self.identity.key_groups = Some(key_groups);
@@ -166,21 +166,21 @@ impl Directory {
     }
 
     /// The tables that the directory holds, or may hold after a crash while one was created.
-    pub(crate) fn tables(&self) -> Result<Vec<TableSchema>> {
+    pub(crate) fn tables(&self) -> Result<Tables> {
         let path = self.path.join(TABLES);
         if !self.env.exists(&path)? {
-            return Ok(Vec::new());
+            return Ok(Tables::default());
         }
         read(&*self.env, &path, "lazurite-tables")
     }
 
     /// Replaces the list of tables.
-    pub(crate) fn write_tables(&self, tables: &[TableSchema]) -> Result<()> {
+    pub(crate) fn write_tables(&self, tables: &Tables) -> Result<()> {
         write(
             &*self.env,
             &self.path.join(TABLES),
             "lazurite-tables",
-            &tables,
+            tables,
         )
     }
 

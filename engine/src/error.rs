@@ -118,14 +118,16 @@ pub enum Error {
 
     /// A snapshot does not hold every key group that the backend is to own.
     #[error(
-        "snapshot {id} holds key groups {stored} but {requested} are asked for; ask for a range inside it, with the same \
-         number of key groups"
+        "snapshot {id} holds of operator {operator} the key groups {} but {requested} are asked for; ask for a range inside them, with \
+         the same number of key groups and the operator's name of then", ranges(stored)
     )]
     RangeNotCovered {
         /// The snapshot.
         id: u64,
-        /// What it holds.
-        stored: KeyGroupRange,
+        /// The operator.
+        operator: String,
+        /// What it holds of it.
+        stored: Vec<KeyGroupRange>,
         /// What the backend is to own.
         requested: KeyGroupRange,
     },
@@ -197,6 +199,17 @@ fn advice(kind: ErrorKind) -> &'static str {
             "check the options and the version that wrote the state"
         }
         _ => "see the cause, and open the backend again once it is gone",
+    }
+}
+
+/// `0..=63, 64..=127`, or `none`.
+fn ranges(ranges: &[KeyGroupRange]) -> String {
+    match ranges {
+        [] => "none".to_owned(),
+        _ => {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            ranges.join(", ")
+        }
     }
 }
 

@@ -91,6 +91,12 @@ impl KeyGroupRange {
         self.start <= other.start && other.end <= self.end
     }
 
+    /// The key groups that are in both ranges; `None` where there are none.
+    pub fn intersection(&self, other: KeyGroupRange) -> Option<KeyGroupRange> {
+        let (start, end) = (self.start.max(other.start), self.end.min(other.end));
+        (start <= end).then_some(KeyGroupRange { start, end })
+    }
+
     /// The key groups in ascending order.
     pub fn iter(&self) -> RangeInclusive<u16> {
         self.start..=self.end

@@ -22,9 +22,9 @@ use crate::{
     directory::Directory,
     key_groups::KeyGroupRange,
     metrics::{PhaseClock, kind_of, request_observer},
-    restore::{self, RestoreReport},
+    restore::{self, RestoreReport, Wanted},
     snapshot::{
-        SnapshotMetadata,
+        SnapshotMetadata, SubtaskState,
         context::Known,
         heat::Heat,
         layout::JobLayout,
@@ -32,7 +32,7 @@ use crate::{
         retention::History,
         store::{Found, is_missing, lengths, list_ids, load},
     },
-    table::TableSchema,
+    table::{TableSchema, Tables},
 };
 
 /// Everything below RocksDB, in the state that RocksDB is to open.
@@ -45,7 +45,7 @@ pub(crate) struct Prepared {
     pub(crate) layout: JobLayout,
     pub(crate) union: Arc<UnionEnv>,
     pub(crate) known: Known,
-    pub(crate) tables: Vec<TableSchema>,
+    pub(crate) tables: Tables,
     pub(crate) report: Option<RestoreReport>,
     /// The directory's own database goes on.
     pub(crate) kept: bool,
@@ -79,8 +79,13 @@ pub(crate) fn prepare(
     let newest_seen = job.newest.as_ref().map_or(0, |(id, _)| *id);
     let chosen = choose(options, &store, &runtime, &layout, job.newest)?;
     if let Some(found) = &chosen {
-        check_fits(options, range, &found.metadata)?;
+        check_fits(options, &found.metadata)?;
     }
+    let wanted = Wanted {
+        operator: &options.operator,
+        key_groups: options.key_groups,
+        range,
+    };
     phases.ended("find");
     let mut known = Known {
         history: History::new(job.ids, job.unfinished),
@@ -90,33 +95,40 @@ pub(crate) fn prepare(
     let (union, tables) = if let Some(union) = kept {
         directory.check_key_groups(options.key_groups, range)?;
         let newest = chosen.as_ref().map(|found| &found.metadata);
+        let mut state = None;
         if let Some(newest) = newest {
             refuse_stale(options, &directory, newest)?;
-            known.heat = Heat::from_metadata(newest);
+            state = state_of(newest, wanted);
         }
-        known.registry = kept_registry(&store, &runtime, &layout, &union, newest)?;
+        if let Some(state) = state {
+            known.heat = Heat::of_state(state);
+        }
+        known.registry = kept_registry(&store, &runtime, &layout, &union, state)?;
         (union, directory.tables()?)
     } else if let Some(chosen) = chosen {
-        let plan = restore::plan(&store, &runtime, &layout, &chosen)?;
+        let plan = restore::plan(&store, &runtime, &layout, &chosen, wanted)?;
         phases.ended("fetch");
         let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
-        let tables = chosen.metadata.tables.clone();
+        let tables = Tables {
+            schemas: plan.state().tables.clone(),
+            columns: plan.state().columns.clone(),
+        };
         directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
+        known.heat = Heat::of_state(plan.state());
         let (registry, restored) = plan.apply(&union)?;
         known.registry = registry;
-        known.heat = Heat::from_metadata(&chosen.metadata);
         report = Some(restored);
         known.history.completed(Arc::new(chosen.metadata));
         (union, tables)
     } else {
         let union = or_start_over(found, options, &store, &runtime)?;
         restore::wipe(&union)?;
-        directory.set_restored(newest_seen, (options.key_groups, range), &[])?;
-        (union, Vec::new())
+        directory.set_restored(newest_seen, (options.key_groups, range), &Tables::default())?;
+        (union, Tables::default())
     };
-    check_declared(options, &tables)?;
+    check_declared(options, &tables.schemas)?;
     phases.ended("local");
     union.download().set_heat(known.heat.all());
     if options.load_policy != LoadPolicy::Eager {
@@ -269,28 +281,18 @@ fn look_at_job(
     }
 }
 
-fn check_fits(
-    options: &StateBackendBuilder,
-    range: KeyGroupRange,
-    metadata: &SnapshotMetadata,
-) -> Result<()> {
-    if metadata.key_groups != options.key_groups {
-        return Err(Error::InvalidOption {
-            option: "key_groups",
-            reason: format!(
-                "snapshot {} was written with {} key groups, {} are asked for; the number never changes in a job's life",
-                metadata.id, metadata.key_groups, options.key_groups
-            ),
-        });
-    }
-    if metadata.key_group_range != range {
-        return Err(Error::RangeNotCovered {
-            id: metadata.id,
-            stored: metadata.key_group_range,
-            requested: range,
-        });
-    }
-    check_declared(options, &metadata.tables)
+/// Tables that are declared as they are not stored are refused before anything else, whichever part of the snapshot has them.
+fn check_fits(options: &StateBackendBuilder, metadata: &SnapshotMetadata) -> Result<()> {
+    let own = metadata.subtasks.iter();
+    own.filter(|state| state.operator == options.operator)
+        .try_for_each(|state| check_declared(options, &state.tables))
+}
+
+/// The state of exactly these key groups, if the snapshot has one.
+fn state_of<'a>(metadata: &'a SnapshotMetadata, wanted: Wanted<'_>) -> Option<&'a SubtaskState> {
+    metadata.subtasks.iter().find(|state| {
+        state.operator == wanted.operator && state.key_group_range == wanted.range
+    })
 }
 
 fn check_declared(options: &StateBackendBuilder, stored: &[TableSchema]) -> Result<()> {
@@ -308,7 +310,8 @@ fn refuse_stale(
     directory: &Directory,
     newest: &SnapshotMetadata,
 ) -> Result<()> {
-    if newest.writer == directory.token() || newest.id <= directory.newest_seen() {
+    let own = |state: &SubtaskState| state.writer == directory.token();
+    if newest.subtasks.iter().any(own) || newest.id <= directory.newest_seen() {
         return Ok(());
     }
     Err(Error::LocalDirectory {
@@ -330,7 +333,7 @@ fn kept_registry(
     runtime: &IoRuntime,
     layout: &JobLayout,
     union: &UnionEnv,
-    newest: Option<&SnapshotMetadata>,
+    newest: Option<&SubtaskState>,
 ) -> Result<Registry> {
     let mut registry = Registry::default();
     if let Some(newest) = newest {
@@ -340,7 +343,7 @@ fn kept_registry(
                 entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
             })
         });
-        registry = Registry::from_metadata(&kept, layout)?;
+        registry = Registry::of(&kept, layout)?;
         // A complete snapshot needs them, so they are in the store.
         kept.files
             .iter()

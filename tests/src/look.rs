@@ -91,9 +91,11 @@ impl World {
         for id in self.ids() {
             let metadata = self.metadata(id);
             needed.insert(format!("job/chk-{id}/_metadata"));
-            needed.insert(metadata.manifest.key.clone());
-            needed.extend(metadata.tails.iter().map(|t| t.key.clone()));
-            needed.extend(metadata.files.iter().map(|f| f.key.clone()));
+            for state in &metadata.subtasks {
+                needed.insert(state.manifest.key.clone());
+                needed.extend(state.tails.iter().map(|t| t.key.clone()));
+                needed.extend(state.files.iter().map(|f| f.key.clone()));
+            }
         }
         needed
     }

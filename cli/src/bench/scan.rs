@@ -187,7 +187,7 @@ impl Bench<'_> {
     fn values(&self, shape: &Shape) -> Result<Vec<Scan>> {
         let job = shape.job();
         let metadata = self.need(&job)?;
-        let group = metadata.key_groups / 2;
+        let group = metadata.subtasks[0].key_groups / 2;
         let all = shape.values();
         let count = |iter: &mut lazurite::ValueIter<u64, Vec<u8>>, most: u64| -> Result<u64> {
             let mut entries = 0;
@@ -234,14 +234,14 @@ impl Bench<'_> {
         all: u64,
         walked: Walked,
     ) -> Scan {
-        let data: u64 = metadata.files.iter().map(|file| file.tail_offset).sum();
+        let data: u64 = metadata.files().map(|file| file.tail_offset).sum();
         let range_bytes = (data as f64 * walked.entries as f64 / all as f64) as u64;
         let round = |x: f64| (x * 1e4).round() / 1e4;
         let seconds = walked.took.as_secs_f64().max(1e-9);
         Scan {
             scan,
-            state_bytes: metadata.files.iter().map(|file| file.len).sum(),
-            files: metadata.files.len(),
+            state_bytes: metadata.files().map(|file| file.len).sum(),
+            files: metadata.files().count(),
             entries: walked.entries,
             range_bytes,
             ms: ms(walked.took),

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use futures::future::{try_join_all, try_join3};
+use futures::future::{try_join, try_join_all};
 use lazurite_env::{
     Error as EnvError, ErrorKind, IoRuntime,
     remote::{Key, RemoteStore},
@@ -14,14 +14,15 @@ use crate::{
     Error, Result,
     snapshot::{
         layout::JobLayout,
-        store::{Found, as_damage, lengths},
+        metadata::SubtaskState,
+        store::{as_damage, lengths},
     },
 };
 
-/// What a restore needs of the store before RocksDB opens.
+/// What a restore needs of one state before RocksDB opens.
 pub(super) struct Fetched {
     pub(super) manifest: Bytes,
-    /// In the order of the metadata's tails.
+    /// In the order of the state's tails.
     pub(super) tails: Vec<Bytes>,
 }
 
@@ -31,34 +32,39 @@ struct Wanted {
     checksum: Checksum,
 }
 
-/// Fetches the manifest and the tails, and lists the shared objects: all at once, so in one round trip, however many there are.
+/// Fetches the manifests and the tails of `states`, and lists the shared objects: all at once, so in one round trip, however many
+/// there are. `lengths` are those of the objects under the snapshot's number.
 pub(super) fn fetch(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    found: &Found,
-) -> Result<Fetched> {
-    let metadata = &found.metadata;
-    let wanted = |key: &str, len, checksum| -> Result<Wanted> {
-        Ok(Wanted {
-            key: layout.own(key)?,
-            len,
-            checksum,
+    lengths: &HashMap<String, u64>,
+    states: &[&SubtaskState],
+) -> Result<Vec<Fetched>> {
+    let mut wanted = Vec::new();
+    for state in states {
+        let manifest = &state.manifest;
+        check_length(lengths, &manifest.key, manifest.len)?;
+        let tails = state.tails.iter().map(|t| (&t.key, t.len, t.checksum));
+        for (key, len, checksum) in
+            [(&manifest.key, manifest.len, manifest.checksum)].into_iter().chain(tails)
+        {
+            wanted.push(Wanted {
+                key: layout.own(key)?,
+                len,
+                checksum,
+            });
+        }
+    }
+    let (store, shared) = (store.clone(), layout.shared());
+    let shared_objects = || {
+        states.iter().flat_map(|state| {
+            let files = state.files.iter().map(|f| (&f.key, f.len));
+            files.chain(state.tails.iter().map(|t| (&t.key, t.len)))
         })
     };
-    let manifest = &metadata.manifest;
-    check_length(&found.lengths, &manifest.key, manifest.len)?;
-    let manifest = wanted(&manifest.key, manifest.len, manifest.checksum)?;
-    let tails = metadata
-        .tails
-        .iter()
-        .map(|t| wanted(&t.key, t.len, t.checksum))
-        .collect::<Result<Vec<_>>>()?;
-    let (store, shared) = (store.clone(), layout.shared());
-    let keys = metadata.files.iter().map(|file| &file.key);
-    let names: Vec<String> = keys
-        .chain(metadata.tails.iter().map(|tails| &tails.key))
-        .map(|key| key.rsplit('/').next().unwrap_or(key).to_owned())
+    let names: Vec<String> = shared_objects()
+        .map(|(key, _)| key.rsplit('/').next().unwrap_or(key).to_owned())
         .collect();
     let fetched = runtime.wait(async move {
         let list = async {
@@ -68,21 +74,23 @@ pub(super) fn fetch(
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             store.list_likely(&shared, &names).await
         };
-        try_join3(
-            get(&store, manifest),
-            try_join_all(tails.into_iter().map(|t| get(&store, t))),
+        try_join(
+            try_join_all(wanted.into_iter().map(|wanted| get(&store, wanted))),
             list,
         )
         .await
     });
-    let (manifest, tails, listed) = fetched.map_err(as_damage)?;
-    let present = lengths(&layout.shared(), listed);
-    let files = metadata.files.iter().map(|f| (&f.key, f.len));
-    let tails_objects = metadata.tails.iter().map(|t| (&t.key, t.len));
-    for (key, len) in files.chain(tails_objects) {
+    let (objects, listed) = fetched.map_err(as_damage)?;
+    let present = self::lengths(&layout.shared(), listed);
+    for (key, len) in shared_objects() {
         check_length(&present, key, len)?;
     }
-    Ok(Fetched { manifest, tails })
+    let mut objects = objects.into_iter();
+    let fetched = states.iter().map(|state| Fetched {
+        manifest: objects.next().unwrap_or_default(),
+        tails: objects.by_ref().take(state.tails.len()).collect(),
+    });
+    Ok(fetched.collect())
 }
 
 /// One object, its checksum verified. Of a longer object no more is read than the snapshot wrote.

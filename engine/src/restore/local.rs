@@ -8,47 +8,71 @@ use bytes::Bytes;
 use lazurite_env::{Env, EnvExt, ErrorKind, FileKind};
 use lazurite_tiering::UnionEnv;
 
-use crate::{Error, Result, snapshot::SnapshotMetadata};
+use crate::{Error, Result, snapshot::ManifestRef};
 
 const CURRENT: &str = "CURRENT";
+const MANIFEST: &str = "MANIFEST-";
 
 /// MANIFEST, OPTIONS and CURRENT of a snapshot.
-pub(super) struct SmallFiles<'a> {
-    files: Vec<(&'a str, Bytes)>,
+pub(super) struct SmallFiles {
+    files: Vec<(String, Bytes)>,
     current: Bytes,
 }
 
-impl<'a> SmallFiles<'a> {
+impl SmallFiles {
     /// Cuts the manifest object into its files. Refuses names that RocksDB would not use, and a CURRENT that points
     /// elsewhere.
-    pub(super) fn new(metadata: &'a SnapshotMetadata, object: &Bytes) -> Result<Self> {
+    pub(super) fn new(manifest: &ManifestRef, object: &Bytes) -> Result<Self> {
         let corrupt = |reason: String| Error::SnapshotCorrupt {
-            path: metadata.manifest.key.clone(),
+            path: manifest.key.clone(),
             reason,
         };
         let mut files = Vec::new();
         let mut current = None;
         let mut offset = 0;
-        for (name, len) in &metadata.manifest.parts {
+        for (name, len) in &manifest.parts {
             // `SnapshotMetadata::decode` checked that the parts add up to the object, `fetch` the object's length.
             let bytes = object.slice(offset..offset + *len as usize);
             offset += *len as usize;
             match name.as_str() {
                 CURRENT => current = Some(bytes),
-                name if is_numbered(name, "MANIFEST-") || is_numbered(name, "OPTIONS-") => {
-                    files.push((name, bytes));
+                name if is_numbered(name, MANIFEST) || is_numbered(name, "OPTIONS-") => {
+                    files.push((name.to_owned(), bytes));
                 }
                 name => return Err(corrupt(format!("it holds a file named {name:?}"))),
             }
         }
         let current = current.ok_or_else(|| corrupt("it holds no CURRENT".into()))?;
-        let named = std::str::from_utf8(&current).unwrap_or_default().trim_end();
-        if !files.iter().any(|(name, _)| *name == named) {
-            return Err(corrupt(format!(
-                "its CURRENT names {named:?}, which is not in it"
-            )));
+        let small = SmallFiles { files, current };
+        match small.manifest() {
+            Some(_) => Ok(small),
+            None => Err(corrupt(format!(
+                "its CURRENT names {:?}, which is not in it",
+                small.current_name()
+            ))),
         }
-        Ok(SmallFiles { files, current })
+    }
+
+    /// Those of a database whose MANIFEST has `number`.
+    pub(super) fn composed(number: u64, manifest: Vec<u8>) -> Self {
+        let name = format!("{MANIFEST}{number:06}");
+        SmallFiles {
+            current: format!("{name}\n").into(),
+            files: vec![(name, manifest.into())],
+        }
+    }
+
+    /// The MANIFEST that CURRENT names.
+    pub(super) fn manifest(&self) -> Option<&Bytes> {
+        let current = self.current_name();
+        let named = self.files.iter().find(|(name, _)| *name == current);
+        named.map(|(_, bytes)| bytes)
+    }
+
+    fn current_name(&self) -> &str {
+        std::str::from_utf8(&self.current)
+            .unwrap_or_default()
+            .trim_end()
     }
 
     /// Removes RocksDB's old small files and writes these, `CURRENT` last. Durable on return.

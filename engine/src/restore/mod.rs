@@ -11,6 +11,8 @@
 
 mod fetch;
 mod local;
+mod rescale;
+mod sources;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,9 +25,11 @@ pub(crate) use local::{clear_current, has_database, wipe};
 
 use crate::{
     Error, Result,
+    key_groups::KeyGroupRange,
     snapshot::{
-        SnapshotMetadata,
+        SubtaskState,
         layout::JobLayout,
+        metadata::user_bytes,
         registry::Registry,
         store::{Found, as_damage},
     },
@@ -39,7 +43,10 @@ pub struct RestoreReport {
     pub snapshot_id: u64,
     /// What the user gave with that snapshot, by name.
     pub user_metadata: BTreeMap<String, Vec<u8>>,
-    /// Table files in the snapshot.
+    /// What was given with the states of the operator's subtasks, all of them, whichever key groups this backend came back with: whose
+    /// source position a subtask goes on with is the program's business.
+    pub subtasks: Vec<(KeyGroupRange, BTreeMap<String, Vec<u8>>)>,
+    /// Table files that this backend came back with.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -51,10 +58,18 @@ pub struct RestoreReport {
     pub elapsed: Duration,
 }
 
+/// The key groups that a backend is to come back with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) operator: &'a str,
+    pub(crate) key_groups: u16,
+    pub(crate) range: KeyGroupRange,
+}
+
 /// A restore of which everything is fetched and checked, and nothing done.
-pub(crate) struct Plan<'a> {
-    metadata: &'a SnapshotMetadata,
-    small: SmallFiles<'a>,
+pub(crate) struct Plan {
+    state: SubtaskState,
+    small: SmallFiles,
     entries: Vec<CatalogEntry>,
     tails: Bytes,
     registry: Registry,
@@ -63,30 +78,47 @@ pub(crate) struct Plan<'a> {
 
 /// Fetches and checks what a restore of the snapshot `found` needs. Blocks for one round of requests, however many and large the
 /// table files are. Changes nothing, so that a damaged snapshot costs nobody a local database that is whole.
-pub(crate) fn plan<'a>(
+pub(crate) fn plan(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-    found: &'a Found,
-) -> Result<Plan<'a>> {
+    found: &Found,
+    wanted: Wanted<'_>,
+) -> Result<Plan> {
     let metadata = &found.metadata;
-    let fetched = fetch::fetch(store, runtime, layout, found)?;
-    let small = SmallFiles::new(metadata, &fetched.manifest)?;
-    let (entries, tails) = catalog(layout, metadata, &fetched.tails)?;
+    let sources = sources::choose(metadata, wanted)?;
+    let fetched = fetch::fetch(store, runtime, layout, &found.lengths, &sources)?;
+    let Restored { state, small, tails } = match (&sources[..], fetched) {
+        ([same], fetched) if same.key_group_range == wanted.range => Restored {
+            small: SmallFiles::new(&same.manifest, &fetched[0].manifest)?,
+            state: (*same).clone(),
+            tails: fetched.into_iter().flat_map(|of| of.tails).collect(),
+        },
+        (sources, fetched) => rescale::compose(sources, fetched, wanted)?,
+    };
+    let (entries, tails) = catalog(layout, &state, &tails)?;
     // What `SnapshotMetadata::decode` lets pass, the catalog does too; should it not, then now.
     CatalogEntry::check_all(&entries, tails.len() as u64).map_err(as_damage)?;
-    let registry = Registry::from_metadata(metadata, layout)?;
+    let registry = Registry::of(&state, layout)?;
+    let subtasks = metadata.subtasks.iter();
     let report = RestoreReport {
         snapshot_id: metadata.id,
-        user_metadata: user_metadata(metadata)?,
-        files: metadata.files.len() as u64,
-        bytes: metadata.data_bytes(),
+        user_metadata: user_bytes(&metadata.user_metadata, &metadata.path())?,
+        subtasks: subtasks
+            .filter(|subtask| subtask.operator == wanted.operator)
+            .map(|subtask| {
+                let user = user_bytes(&subtask.user_metadata, &metadata.path())?;
+                Ok((subtask.key_group_range, user))
+            })
+            .collect::<Result<_>>()?,
+        files: state.files.len() as u64,
+        bytes: state.data_bytes(),
         reused_files: 0,
         reused_bytes: 0,
         elapsed: Duration::ZERO,
     };
     Ok(Plan {
-        metadata,
+        state,
         small,
         entries,
         tails,
@@ -95,11 +127,24 @@ pub(crate) fn plan<'a>(
     })
 }
 
-impl Plan<'_> {
+/// A state as it is brought back: that of one subtask, or one that was composed of several.
+struct Restored {
+    state: SubtaskState,
+    small: SmallFiles,
+    /// The objects of the state's tails.
+    tails: Vec<Bytes>,
+}
+
+impl Plan {
+    /// What the backend will hold.
+    pub(crate) fn state(&self) -> &SubtaskState {
+        &self.state
+    }
+
     /// Brings the local directory of `union`, whose `CURRENT` is gone, to the state of the snapshot. Blocks for some small
     /// local writes.
     pub(crate) fn apply(self, union: &UnionEnv) -> Result<(Registry, RestoreReport)> {
-        let (id, files) = (self.metadata.id, self.metadata.files.len());
+        let (id, files) = (self.report.snapshot_id, self.entries.len());
         let span = tracing::info_span!("restore", id, files);
         let _entered = span.enter();
         let reuse = union.restore(self.entries, self.tails, &format!("chk-{id}.tails"))?;
@@ -114,37 +159,22 @@ impl Plan<'_> {
     }
 }
 
-/// The user's metadata as bytes.
-pub(crate) fn user_metadata(metadata: &SnapshotMetadata) -> Result<BTreeMap<String, Vec<u8>>> {
-    metadata
-        .user_metadata
-        .iter()
-        .map(|(name, value)| match value.bytes() {
-            Some(bytes) => Ok((name.clone(), bytes)),
-            None => Err(Error::SnapshotCorrupt {
-                path: format!("{}/chk-{}/_metadata", metadata.job, metadata.id),
-                reason: format!("the user metadata {name:?} is not hexadecimal"),
-            }),
-        })
-        .collect()
-}
-
-/// The catalog of a snapshot, and its files' tails one after another.
+/// The catalog of a state, and its files' tails one after another.
 fn catalog(
     layout: &JobLayout,
-    metadata: &SnapshotMetadata,
+    state: &SubtaskState,
     objects: &[Bytes],
 ) -> Result<(Vec<CatalogEntry>, Bytes)> {
     let mut tails = BytesMut::new();
-    let mut entries = Vec::with_capacity(metadata.files.len());
-    for file in &metadata.files {
+    let mut entries = Vec::with_capacity(state.files.len());
+    for file in &state.files {
         let mut tail = None;
         if let Some((object, offset)) = file.tail {
             // `SnapshotMetadata::decode` checked that the tail lies inside its object, `fetch` the object's length.
             let bytes = &objects[object as usize][offset as usize..][..file.tail_len() as usize];
             if Checksum::of(bytes) != file.tail_checksum {
                 return Err(Error::SnapshotCorrupt {
-                    path: metadata.tails[object as usize].key.clone(),
+                    path: state.tails[object as usize].key.clone(),
                     reason: format!("what it holds at {offset} is not the tail of {}", file.key),
                 });
             }

@@ -10,10 +10,18 @@
 
 use rocksdb::ErrorKind;
 
-use super::column::{Column, Value};
+use super::{
+    column::{Column, Value},
+    columns::Columns,
+    db::Db,
+};
 use crate::error::{Error, Result};
 
-impl Column {
+impl Columns {
+    fn db(&self) -> &Db {
+        self.any().db()
+    }
+
     /// The values of `keys`, in their order; a key may be there twice. Each key has its newest value at the time when it
     /// was read: with writers at work, not one point in time. May block on the disk or the network; safe to call from an
     /// async runtime's worker, which it blocks.
@@ -22,15 +30,22 @@ impl Column {
         if self.db().has_remote_files() {
             return self.multi_get_cold(keys);
         }
-        let db = self.db();
-        db.db
-            .batched_multi_get_cf_opt(self.handle(), keys.iter().copied(), false, &db.read)
-            .into_iter()
-            .map(|value| match value {
-                Ok(value) => Ok(value.map(Value::Pinned)),
-                Err(error) => Err(self.error("read", error)),
-            })
-            .collect()
+        if let Some(column) = self.only() {
+            return column.multi_get_local(keys);
+        }
+        // Each column is asked once.
+        let mut values: Vec<_> = keys.iter().map(|_| None).collect();
+        for column in self.all() {
+            let (places, own): (Vec<usize>, Vec<&[u8]>) = (0..)
+                .zip(keys)
+                .filter(|(_, key)| self.of(key).name() == column.name())
+                .map(|(place, key)| (place, *key))
+                .unzip();
+            for (place, value) in places.into_iter().zip(column.multi_get_local(&own)?) {
+                values[place] = value;
+            }
+        }
+        Ok(values)
     }
 
     fn multi_get_cold(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value<'_>>>> {
@@ -82,14 +97,18 @@ impl Column {
         let db = self.db();
         let (mut values, mut missing) = (Vec::with_capacity(keys.len()), Vec::new());
         for (index, key) in keys.iter().enumerate() {
+            let column = self.of(key);
             values.push(
-                match db.db.get_pinned_cf_opt(self.handle(), key, &db.read_cached) {
+                match db
+                    .db
+                    .get_pinned_cf_opt(column.handle(), key, &db.read_cached)
+                {
                     Ok(value) => value.map(Value::Pinned),
                     Err(error) if error.kind() == ErrorKind::Incomplete => {
                         missing.push(index);
                         None
                     }
-                    Err(error) => return Err(self.error("read", error)),
+                    Err(error) => return Err(column.error("read", error)),
                 },
             );
         }
@@ -98,17 +117,32 @@ impl Column {
 
     /// Reads one key, on whatever thread.
     fn reader(&self) -> impl Fn(Vec<u8>) -> Result<Option<Vec<u8>>> + Send + Sync + 'static {
-        let column = self.clone();
-        move |key| Ok(column.get(&key)?.map(|value| value.to_vec()))
+        let columns = self.clone();
+        move |key| Ok(columns.get(&key)?.map(|value| value.to_vec()))
     }
 
     fn panicked(&self) -> Error {
         Error::RocksDb {
             operation: "read",
-            target: self.name().to_string(),
+            target: self.any().name().to_string(),
             kind: lazurite_env::ErrorKind::Panicked,
             message: "a reading thread panicked".to_string(),
             cause: None,
         }
+    }
+}
+
+impl Column {
+    /// The values of `keys`, all files being local.
+    fn multi_get_local(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value<'_>>>> {
+        let db = self.db();
+        db.db
+            .batched_multi_get_cf_opt(self.handle(), keys.iter().copied(), false, &db.read)
+            .into_iter()
+            .map(|value| match value {
+                Ok(value) => Ok(value.map(Value::Pinned)),
+                Err(error) => Err(self.error("read", error)),
+            })
+            .collect()
     }
 }

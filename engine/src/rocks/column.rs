@@ -4,7 +4,7 @@ use std::{fmt, mem, ops::Deref, sync::Arc};
 
 use rocksdb::{AsColumnFamilyRef, BoundColumnFamily, DBPinnableSlice};
 
-use super::{cursor::Cursor, db::Db, error};
+use super::{db::Db, error};
 use crate::error::Result;
 
 /// A column family. Cloning is two counters; an operation takes no lock of ours.
@@ -100,12 +100,6 @@ impl Column {
             .db
             .delete_range_cf_opt(&self.handle, from, to, &self.db.write)
             .map_err(|e| self.error("write to", e))
-    }
-
-    /// The entries from `lower` up to but not `upper`, as of now.
-    pub(crate) fn cursor(&self, lower: Vec<u8>, upper: Vec<u8>) -> Result<Cursor> {
-        self.db.check_open()?;
-        Cursor::new(self, lower, upper)
     }
 
     /// Compacts everything into the last level. For tests and measurements: reads and rewrites the whole table.

@@ -1,45 +1,65 @@
 //! A walk over the entries of a key range.
 
-use std::ptr;
+use std::{ptr, sync::Arc};
 
 use lazurite_env_rocksdb::{Entries, Span};
 use rocksdb::{AsColumnFamilyRef, AsRawPtr};
 
-use super::{ahead::Walk, column::Column, error::from_message};
+use super::{ahead::Walk, column::Column, db::Db, error::from_message};
 use crate::error::{Error, Result};
+
+/// A part of a walk: the keys of a column from `lower` up to but not `upper`.
+pub(super) struct Part {
+    pub(super) column: Column,
+    pub(super) lower: Vec<u8>,
+    pub(super) upper: Vec<u8>,
+}
 
 /// Walks a range in ascending order of the key bytes, seeing it as it was when the cursor was made. Locks nobody out; the
 /// files and memtables of that moment stay until it is dropped.
 pub(crate) struct Cursor {
-    /// Only where files are remote. Declared first: its end may wait for a thread that uses the column.
-    walk: Option<Box<Walk>>,
-    // Declared, and so dropped, before `column`.
+    /// Only where files are remote. Declared first: its end may wait for a thread that uses a column.
+    ahead: Option<Box<Ahead>>,
+    // Declared, and so dropped, before the columns.
     entries: Entries,
-    column: Column,
+    db: Arc<Db>,
+    parts: Arc<[Part]>,
+}
+
+/// Which part of the walk is read ahead.
+struct Ahead {
+    parts: Arc<[Part]>,
+    at: usize,
+    walk: Walk,
 }
 
 /// A key and its value.
 type Entry<'a> = (&'a [u8], &'a [u8]);
 
 impl Cursor {
-    pub(super) fn new(column: &Column, lower: Vec<u8>, upper: Vec<u8>) -> Result<Cursor> {
-        let db = column.db();
+    /// A walk over `parts`, which follow one another.
+    pub(super) fn new(db: &Arc<Db>, parts: Vec<Part>) -> Result<Cursor> {
         let remote = db.has_remote_files();
-        let span = Span {
-            column: column.handle().inner(),
-            lower: &lower,
-            upper: &upper,
-        };
+        let spans: Vec<Span> = parts
+            .iter()
+            .map(|part| Span {
+                column: part.column.handle().inner(),
+                lower: &part.lower,
+                upper: &part.upper,
+            })
+            .collect();
         // Reads ahead while the caller works, where the Env can; pointless for local files.
-        // SAFETY: the cursor keeps a `Column`, which keeps that `DB` and the column family open, and `entries` is declared
-        // before it: dropped first.
-        let entries = unsafe { Entries::open(db.db.as_raw_ptr(), &[span], remote) }
-            .map_err(|message| from_message("iterate over", column.name(), message))?;
-        let walk = remote.then(|| Box::new(Walk::new(upper)));
+        // SAFETY: the cursor keeps the columns, which keep that `DB` and the column families open, and `entries` is declared
+        // before them: dropped first.
+        let entries = unsafe { Entries::open(db.db.as_raw_ptr(), &spans, remote) }
+            .map_err(|message| from_message("iterate over", db.name(), message))?;
+        let parts: Arc<[Part]> = parts.into();
+        let ahead = remote.then(|| Ahead::new(&parts)).flatten();
         Ok(Cursor {
-            walk,
+            ahead: ahead.map(Box::new),
             entries,
-            column: column.clone(),
+            db: db.clone(),
+            parts,
         })
     }
 
@@ -50,12 +70,12 @@ impl Cursor {
         &mut self,
         accept: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<Entry<'_>>, Box<Error>> {
-        while self.column.db().is_open() {
+        while self.db.is_open() {
             let Some((key, value)) = self.entries.next() else {
                 break;
             };
-            if let Some(walk) = &mut self.walk {
-                walk.at(&self.column, key, value);
+            if let Some(ahead) = &mut self.ahead {
+                ahead.at(key, value);
             }
             if accept(key) {
                 // SAFETY: only the lifetimes change, to that of the borrow of `self`, which the compiler does not see through
@@ -69,14 +89,34 @@ impl Cursor {
 
     #[cold]
     fn end(&self) -> Result<Option<Entry<'_>>, Box<Error>> {
-        self.column.db().check_open()?;
+        self.db.check_open()?;
         match self.entries.error() {
             None => Ok(None),
             Some(message) => Err(Box::new(from_message(
                 "iterate over",
-                self.column.name(),
+                self.parts.first().map_or("", |part| part.column.name()),
                 message,
             ))),
         }
+    }
+}
+
+impl Ahead {
+    fn new(parts: &Arc<[Part]>) -> Option<Ahead> {
+        Some(Ahead {
+            at: 0,
+            walk: Walk::new(parts.first()?.upper.clone()),
+            parts: parts.clone(),
+        })
+    }
+
+    /// The walk is at the entry of `key`.
+    #[inline]
+    fn at(&mut self, key: &[u8], value: &[u8]) {
+        while *key >= *self.parts[self.at].upper && self.at + 1 < self.parts.len() {
+            self.at += 1;
+            self.walk = Walk::new(self.parts[self.at].upper.clone());
+        }
+        self.walk.at(&self.parts[self.at].column, key, value);
     }
 }

@@ -15,6 +15,7 @@ mod ahead;
 mod batch;
 mod cold;
 mod column;
+mod columns;
 mod cursor;
 mod db;
 mod error;
@@ -27,7 +28,8 @@ mod pool;
 pub(crate) mod tests;
 
 pub(crate) use batch::Batch;
-pub(crate) use column::{Column, Value};
+pub(crate) use column::Value;
+pub(crate) use columns::Columns;
 pub(crate) use cursor::Cursor;
 pub(crate) use db::{DEFAULT_COLUMN, Db, DbConfig};
 pub(crate) use live_files::{LiveFile, LiveFileKind};

@@ -119,10 +119,11 @@ fn a_cursor_stays_inside_its_bounds_and_in_its_moment() {
     let dir = TempDir::new().unwrap();
     let db = open(dir.path(), true, &["a"]);
     let a = db.column("a").unwrap();
+    let columns = Columns::one(a.clone());
     for key in ["a", "b", "c", "d"] {
         a.put(key.as_bytes(), b"old").unwrap();
     }
-    let mut cursor = a.cursor(b"b".to_vec(), b"d".to_vec()).unwrap();
+    let mut cursor = columns.cursor(b"b".to_vec(), b"d".to_vec()).unwrap();
     a.put(b"b", b"new").unwrap();
     a.put(b"bb", b"new").unwrap();
     db.flush_all().unwrap();
@@ -226,13 +227,14 @@ fn a_closed_database_says_so() {
     let dir = TempDir::new().unwrap();
     let db = open(dir.path(), false, &["a"]);
     let a = db.column("a").unwrap();
+    let columns = Columns::one(a.clone());
     a.put(b"k", b"1").unwrap();
-    let mut cursor = a.cursor(vec![0], vec![0xff]).unwrap();
+    let mut cursor = columns.cursor(vec![0], vec![0xff]).unwrap();
     db.close();
     db.close();
     assert!(matches!(a.get(b"k").err(), Some(Error::Closed)));
     assert!(matches!(a.put(b"k", b"2"), Err(Error::Closed)));
-    assert!(matches!(a.multi_get(&[b"k"]).err(), Some(Error::Closed)));
+    assert!(matches!(columns.multi_get(&[b"k"]).err(), Some(Error::Closed)));
     let after_close = cursor.next_where(|_| true).err().unwrap();
     assert!(matches!(*after_close, Error::Closed));
     assert!(matches!(db.flush_all(), Err(Error::Closed)));
@@ -247,6 +249,7 @@ fn many_keys_read_the_same_cold_as_warm() {
     let remote = Arc::new(AtomicUsize::new(0));
     let db = open_faulty(dir.path(), &FaultPlan::new(), remote.clone());
     let a = db.column("a").unwrap();
+    let columns = Columns::one(a.clone());
     let key = |i: u32| format!("key-{i:05}").into_bytes();
     let value = |i: u32| [i.to_be_bytes().as_slice(), &[7; 60]].concat();
     for i in 0..2_000 {
@@ -274,15 +277,15 @@ fn many_keys_read_the_same_cold_as_warm() {
     // Cold first, while the block cache is empty, then with all in the cache, then all local.
     for remote_files in [4, 4, 0] {
         remote.store(remote_files, Ordering::Relaxed);
-        let values = a.multi_get(&keys).unwrap();
+        let values = columns.multi_get(&keys).unwrap();
         assert_eq!(values.len(), wanted.len());
         for (i, got) in wanted.iter().zip(values) {
             assert_eq!(got.map(|v| v.to_vec()), expected(*i), "{i}, {remote_files}");
         }
     }
     remote.store(1, Ordering::Relaxed);
-    assert!(a.multi_get(&[]).unwrap().is_empty());
-    assert_eq!(a.multi_get(&keys[..1]).unwrap().len(), 1);
+    assert!(columns.multi_get(&[]).unwrap().is_empty());
+    assert_eq!(columns.multi_get(&keys[..1]).unwrap().len(), 1);
 }
 
 #[test]
@@ -345,8 +348,9 @@ fn cold_keys_are_read_at_the_same_time() {
     plan.set_filter(|op| op == Op::Read, ".sst");
     plan.fail_from(0, Effect::Delay(ROUND_TRIP));
     let a = db.column("a").unwrap();
+    let columns = Columns::one(a.clone());
     let started = Instant::now();
-    let values = a.multi_get(&keys).unwrap();
+    let values = columns.multi_get(&keys).unwrap();
     let elapsed = started.elapsed();
     assert!(
         values
@@ -368,13 +372,14 @@ fn an_error_below_rocksdb_comes_back_typed_and_passes() {
     let plan = FaultPlan::new();
     let (db, keys) = cold(dir.path(), &plan, 1);
     let a = db.column("a").unwrap();
+    let columns = Columns::one(a.clone());
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     plan.set_filter(|op| op == Op::Read, ".sst");
     plan.fail_from(0, ErrorKind::Unavailable);
-    let mut cursor = a.cursor(b"key-30".to_vec(), b"key-40".to_vec()).unwrap();
+    let mut cursor = columns.cursor(b"key-30".to_vec(), b"key-40".to_vec()).unwrap();
     let errors = [
         a.get(keys[40]).err().unwrap(),
-        a.multi_get(&keys).err().unwrap(),
+        columns.multi_get(&keys).err().unwrap(),
         *cursor.next_where(|_| true).err().unwrap(),
     ];
     for error in errors {
@@ -403,7 +408,7 @@ fn an_error_below_rocksdb_comes_back_typed_and_passes() {
         "an error is not an end"
     );
     plan.disable();
-    assert_eq!(a.multi_get(&keys).unwrap().len(), 64);
+    assert_eq!(columns.multi_get(&keys).unwrap().len(), 64);
 }
 
 #[test]

@@ -26,6 +26,8 @@ pub(crate) struct Context {
     pub(crate) staging: PathBuf,
     /// The random token of the local directory, by which a commit is known as one's own.
     pub(crate) writer: String,
+    /// The operator that this backend is a subtask of.
+    pub(crate) operator: String,
     pub(crate) key_groups: u16,
     pub(crate) range: KeyGroupRange,
     pub(crate) retained: usize,
@@ -49,6 +51,8 @@ pub(crate) struct Known {
 pub(crate) struct Settings {
     pub(crate) staging: PathBuf,
     pub(crate) writer: String,
+    /// The operator that this backend is a subtask of.
+    pub(crate) operator: String,
     pub(crate) key_groups: u16,
     pub(crate) range: KeyGroupRange,
     pub(crate) retained: usize,
@@ -68,6 +72,7 @@ impl Context {
         let Settings {
             staging,
             writer,
+            operator,
             key_groups,
             range,
             retained,
@@ -81,6 +86,7 @@ impl Context {
             rocks_env,
             staging,
             writer,
+            operator,
             key_groups,
             range,
             retained,

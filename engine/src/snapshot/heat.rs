@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{chunks::ChunkHeat, metadata::SnapshotMetadata};
+use super::{chunks::ChunkHeat, metadata::SubtaskState};
 
 /// A read of so long ago counts half.
 pub(super) const HALF_LIFE: Duration = Duration::from_secs(600);
@@ -35,8 +35,8 @@ struct FileHeat {
 
 impl Heat {
     /// What a snapshot says, whatever it says.
-    pub(crate) fn from_metadata(metadata: &SnapshotMetadata) -> Self {
-        let files = metadata.files.iter().filter_map(|file| {
+    pub(crate) fn of_state(state: &SubtaskState) -> Self {
+        let files = state.files.iter().filter_map(|file| {
             let heat = FileHeat {
                 reads: file.heat?.min(MAX) as f64,
                 counted: 0,
@@ -44,7 +44,7 @@ impl Heat {
             Some((file.name.clone(), heat))
         });
         Heat {
-            chunks: ChunkHeat::from_metadata(metadata),
+            chunks: ChunkHeat::of_state(state),
             files: files.collect(),
             looked: None,
         }

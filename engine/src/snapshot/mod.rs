@@ -23,7 +23,9 @@ mod upload;
 mod verify;
 
 pub(crate) use capture::Capture;
-pub use metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue};
+pub use metadata::{
+    ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue,
+};
 pub(crate) use pending::Deadline;
 pub use pending::{PendingSnapshot, SnapshotOptions, SnapshotReport};
 pub(crate) use run::Job;

@@ -15,7 +15,7 @@ use lazurite_tiering::Checksum;
 
 use super::{
     layout::JobLayout,
-    metadata::{SnapshotMetadata, TailsRef},
+    metadata::{SubtaskState, TailsRef},
 };
 
 /// A table file that is in the store.
@@ -47,21 +47,21 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// What `metadata` says is in the store.
-    pub(crate) fn from_metadata(
-        metadata: &SnapshotMetadata,
+    /// What `state` says is in the store.
+    pub(crate) fn of(
+        state: &SubtaskState,
         layout: &JobLayout,
     ) -> crate::Result<Self> {
         let mut registry = Registry::default();
-        for tails in &metadata.tails {
+        for tails in &state.tails {
             registry
                 .tails
                 .insert(layout.own(&tails.key)?, tails.clone());
         }
-        for file in &metadata.files {
+        for file in &state.files {
             let stored_tail = match file.tail {
                 Some((object, offset)) => {
-                    Some((layout.own(&metadata.tails[object as usize].key)?, offset))
+                    Some((layout.own(&state.tails[object as usize].key)?, offset))
                 }
                 None => None,
             };

@@ -10,6 +10,7 @@
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,14 +25,14 @@ use super::{
     context::Context,
     hot,
     layout::token,
-    metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, TailsRef, UserValue},
+    metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue},
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
     store::{decode, look_for_ids, look_under},
     tails,
     upload::{read, upload_all},
 };
-use crate::{Error, Result, metrics::PhaseClock, rocks::Db, table::TableSchema};
+use crate::{Error, Result, metrics::PhaseClock, rocks::Db, table::Tables};
 
 /// A captured snapshot that waits to be uploaded.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ pub(crate) struct Job {
     pub(crate) id: u64,
     pub(crate) db: Arc<Db>,
     pub(crate) capture: Capture,
-    pub(crate) tables: Vec<TableSchema>,
+    pub(crate) tables: Tables,
     pub(crate) options: SnapshotOptions,
     pub(crate) deadline: Deadline,
     pub(crate) sync: Duration,
@@ -80,7 +81,17 @@ impl Job {
         // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
         context.history().attempted(self.id);
         let manifest = self.store_manifest(context)?;
-        let metadata = self.metadata(context, manifest)?;
+        let state = self.state(context, manifest)?;
+        let (data_bytes, files) = (state.data_bytes(), state.files.len() as u64);
+        let manifest_len = state.manifest.len;
+        let metadata = SnapshotMetadata {
+            job: context.layout.job().to_string(),
+            id: self.id,
+            writer: context.writer.clone(),
+            created_unix_ms: unix_ms(),
+            user_metadata: user_values(&self.options.user_metadata),
+            subtasks: vec![state],
+        };
         phases.ended("manifest");
         self.refuse_overtaken(context)?;
         phases.ended("check");
@@ -98,11 +109,11 @@ impl Job {
             id: self.id,
             sync: self.sync,
             async_: begun.elapsed(),
-            uploaded_bytes: sent.bytes + tails_bytes + metadata.manifest.len + metadata_bytes,
+            uploaded_bytes: sent.bytes + tails_bytes + manifest_len + metadata_bytes,
             uploaded_files: sent.files,
             uploaded_data_bytes: sent.bytes,
-            reused_bytes: metadata.data_bytes().saturating_sub(sent.bytes),
-            reused_files: metadata.files.len() as u64 - sent.files,
+            reused_bytes: data_bytes.saturating_sub(sent.bytes),
+            reused_files: files - sent.files,
         };
         self.after_commit(context, metadata)?;
         phases.ended("retention");
@@ -232,7 +243,7 @@ impl Job {
         )
     }
 
-    fn metadata(&self, context: &Context, manifest: ManifestRef) -> Result<SnapshotMetadata> {
+    fn state(&self, context: &Context, manifest: ManifestRef) -> Result<SubtaskState> {
         let mut hot = hot::texts(context, &self.db, &self.capture.files);
         let registry = context.registry();
         let mut tails: Vec<TailsRef> = Vec::new();
@@ -266,18 +277,14 @@ impl Job {
                 hot: hot.remove(&captured.name),
             });
         }
-        let user = self.options.user_metadata.iter();
-        Ok(SnapshotMetadata {
-            job: context.layout.job().to_string(),
-            id: self.id,
+        Ok(SubtaskState {
+            operator: context.operator.clone(),
             writer: context.writer.clone(),
-            created_unix_ms: unix_ms(),
             key_groups: context.key_groups,
             key_group_range: context.range,
-            tables: self.tables.clone(),
-            user_metadata: user
-                .map(|(name, value)| (name.clone(), UserValue::new(value)))
-                .collect(),
+            tables: self.tables.schemas.clone(),
+            columns: self.tables.columns.clone(),
+            user_metadata: BTreeMap::new(),
             manifest,
             tails,
             files,
@@ -290,8 +297,7 @@ impl Job {
         // Nobody reads the links any more, and a file that is demoted frees no space while it has one.
         self.capture.discard(&context.union);
         let uploaded: Result<Vec<CatalogEntry>> = metadata
-            .files
-            .iter()
+            .files()
             .map(|file| {
                 let remote = RemoteFile {
                     key: context.layout.own(&file.key)?,
@@ -328,6 +334,12 @@ impl Job {
         }
         Ok(())
     }
+}
+
+fn user_values(user: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, UserValue> {
+    user.iter()
+        .map(|(name, value)| (name.clone(), UserValue::new(value)))
+        .collect()
 }
 
 pub(super) fn unix_ms() -> u64 {

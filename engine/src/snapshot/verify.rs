@@ -1,8 +1,11 @@
 //! Reads every byte that a snapshot needs and checks length and checksum: `lazurite snapshots verify`.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use lazurite_env::{
@@ -11,7 +14,7 @@ use lazurite_env::{
 };
 use lazurite_tiering::{Checksum, ChecksumHasher};
 
-use super::{layout::JobLayout, metadata::SnapshotMetadata, store::SnapshotStore};
+use super::{layout::JobLayout, metadata::{SnapshotMetadata, SubtaskState}, store::SnapshotStore};
 use crate::{Error, Result};
 
 /// Objects read at once.
@@ -117,12 +120,10 @@ impl SnapshotStore {
 
 fn expected(metadata: &SnapshotMetadata) -> Result<Vec<Expected>> {
     let layout = JobLayout::new(&metadata.job)?;
-    let files = metadata.files.iter().map(|f| (&f.key, f.len, f.checksum));
-    let tails = metadata.tails.iter().map(|t| (&t.key, t.len, t.checksum));
-    let manifest = &metadata.manifest;
-    files
-        .chain(tails)
-        .chain([(&manifest.key, manifest.len, manifest.checksum)])
+    let mut seen = HashSet::new();
+    let objects = metadata.subtasks.iter().flat_map(SubtaskState::objects);
+    objects
+        .filter(|(key, ..)| seen.insert(*key))
         .map(|(key, len, checksum)| {
             Ok(Expected {
                 key: layout.own(key)?,

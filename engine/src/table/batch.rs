@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::{
     error::Result,
-    rocks::{Batch, Column, Db},
+    rocks::{Batch, Columns, Db},
 };
 
 /// Writes that are carried out together, in the order in which they were added, by the backend's `write`. Nothing happens
@@ -50,16 +50,16 @@ impl WriteBatch {
 
     // The tables have checked `is_of`.
 
-    pub(super) fn put(&mut self, column: &Column, key: &[u8], value: &[u8]) {
-        self.batch.put(column, key, value);
+    pub(super) fn put(&mut self, columns: &Columns, key: &[u8], value: &[u8]) {
+        self.batch.put(columns.of(key), key, value);
     }
 
-    pub(super) fn delete(&mut self, column: &Column, key: &[u8]) {
-        self.batch.delete(column, key);
+    pub(super) fn delete(&mut self, columns: &Columns, key: &[u8]) {
+        self.batch.delete(columns.of(key), key);
     }
 
-    pub(super) fn delete_range(&mut self, column: &Column, from: &[u8], to: &[u8]) {
-        self.batch.delete_range(column, from, to);
+    pub(super) fn delete_range(&mut self, columns: &Columns, from: &[u8], to: &[u8]) {
+        self.batch.delete_range(columns.of(from), from, to);
     }
 }
 

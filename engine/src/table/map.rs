@@ -11,7 +11,7 @@ use super::{
 use crate::{
     codec::CodecHandle,
     error::Result,
-    rocks::{Column, Cursor},
+    rocks::{Columns, Cursor},
 };
 
 pub(super) struct MapTable<K: 'static, UK: 'static, UV: 'static> {
@@ -30,16 +30,16 @@ pub struct MapState<K: 'static, UK: 'static, UV: 'static> {
 }
 
 impl<K, UK, UV> MapState<K, UK, UV> {
-    /// The caller has checked the descriptor's schema against what is stored, and `column` is the table's.
+    /// The caller has checked the descriptor's schema against what is stored, and `columns` are the table's.
     pub(crate) fn new(
         context: Arc<TableContext>,
-        column: Column,
+        columns: Columns,
         descriptor: &MapStateDescriptor<K, UK, UV>,
     ) -> Self {
-        debug_assert_eq!(column.name(), descriptor.name());
         let table = Table {
             context,
-            column,
+            name: descriptor.name().into(),
+            columns,
             key_codec: descriptor.key_codec.clone(),
         };
         MapState {
@@ -70,7 +70,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         let MapTable {
             table, value_codec, ..
         } = &*self.table;
-        self.with_entry(key, user_key, |stored| match table.column.get(stored)? {
+        self.with_entry(key, user_key, |stored| match table.columns.get(stored)? {
             Some(value) => table.decode("value", value_codec, &value).map(Some),
             None => Ok(None),
         })
@@ -89,7 +89,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
                 table, value_codec, ..
             } = &*own;
             let stored = stored?;
-            let mut values = table.column.multi_get_async(&[&stored]).await?;
+            let mut values = table.columns.multi_get_async(&[&stored]).await?;
             match values.pop().flatten() {
                 Some(value) => table.decode("value", value_codec, &value).map(Some),
                 None => Ok(None),
@@ -101,7 +101,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
     pub fn contains(&self, key: &K, user_key: &UK) -> Result<bool> {
         let table = &self.table.table;
         self.with_entry(key, user_key, |stored| {
-            Ok(table.column.get(stored)?.is_some())
+            Ok(table.columns.get(stored)?.is_some())
         })
     }
 
@@ -112,7 +112,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         } = &*self.table;
         self.with_entry(key, user_key, |stored| {
             table.with_encoded("value", value_codec, value, |value| {
-                table.column.put(stored, value)
+                table.columns.put(stored, value)
             })
         })
     }
@@ -120,7 +120,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
     /// Removes `user_key` from the map of `key`; nothing where it is not there. Reads nothing.
     pub fn remove(&self, key: &K, user_key: &UK) -> Result<()> {
         let table = &self.table.table;
-        self.with_entry(key, user_key, |stored| table.column.delete(stored))
+        self.with_entry(key, user_key, |stored| table.columns.delete(stored))
     }
 
     /// Removes the whole map of `key`. Reads nothing: it writes one range tombstone, which later reads of the table have to
@@ -128,7 +128,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
     pub fn clear(&self, key: &K) -> Result<()> {
         let table = &self.table.table;
         table.with_prefix(key, &self.namespace, |prefix| {
-            table.column.delete_range(prefix, &key::prefix_end(prefix))
+            table.columns.delete_range(prefix, &key::prefix_end(prefix))
         })
     }
 
@@ -151,7 +151,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         table.check_batch(batch)?;
         self.with_entry(key, user_key, |stored| {
             table.with_encoded("value", value_codec, value, |value| {
-                batch.put(&table.column, stored, value);
+                batch.put(&table.columns, stored, value);
                 Ok(())
             })
         })
@@ -162,7 +162,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         let table = &self.table.table;
         table.check_batch(batch)?;
         self.with_entry(key, user_key, |stored| {
-            batch.delete(&table.column, stored);
+            batch.delete(&table.columns, stored);
             Ok(())
         })
     }
@@ -172,7 +172,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
         let table = &self.table.table;
         table.check_batch(batch)?;
         table.with_prefix(key, &self.namespace, |prefix| {
-            batch.delete_range(&table.column, prefix, &key::prefix_end(prefix));
+            batch.delete_range(&table.columns, prefix, &key::prefix_end(prefix));
             Ok(())
         })
     }
@@ -229,7 +229,7 @@ impl<K, UK, UV> MapState<K, UK, UV> {
     fn key_cursor(&self, key: &K) -> Result<Cursor> {
         let table = &self.table.table;
         table.with_prefix(key, &self.namespace, |prefix| {
-            table.column.cursor(prefix.clone(), key::prefix_end(prefix))
+            table.columns.cursor(prefix.clone(), key::prefix_end(prefix))
         })
     }
 }

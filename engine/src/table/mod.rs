@@ -1,6 +1,6 @@
 //! Tables: typed, keyed state over RocksDB's columns.
 //!
-//! A table is one column family, named by the table. Its keys are laid out in [`key`]; what it was declared as is its
+//! A table is one column family, named by the table, or after a change of parallelism one for each part of its key groups. Its keys are laid out in [`key`]; what it was declared as is its
 //! [`TableSchema`], which every snapshot records.
 //!
 //! Invariants:
@@ -13,6 +13,7 @@
 //! durability: at the next complete snapshot, or with the write-ahead log when the write returns.
 
 mod batch;
+mod columns;
 mod descriptor;
 mod iter;
 mod key;
@@ -28,14 +29,17 @@ use crate::{
     codec::{CodecError, CodecHandle},
     error::{Error, Result},
     key_groups::KeyGroupRange,
-    rocks::{Column, Cursor, Db},
+    rocks::{Columns, Cursor, Db},
 };
 
 pub use batch::WriteBatch;
+pub use columns::TableColumn;
+pub(crate) use columns::{Tables, check_columns};
 pub(crate) use descriptor::check_table_name;
 pub use descriptor::{MapStateDescriptor, TableDescriptor, ValueStateDescriptor};
 pub use iter::{MapEntries, MapEntry, MapIter, ValueEntry, ValueIter};
 pub use map::MapState;
+pub(crate) use schema::check_name;
 pub use schema::{TableKind, TableSchema};
 pub use value::ValueState;
 
@@ -53,13 +57,14 @@ pub(crate) struct TableContext {
 /// What value and map tables have in common.
 struct Table<K: 'static> {
     context: Arc<TableContext>,
-    column: Column,
+    name: Arc<str>,
+    columns: Columns,
     key_codec: CodecHandle<K>,
 }
 
 impl<K> Table<K> {
     fn name(&self) -> &str {
-        self.column.name()
+        &self.name
     }
 
     /// Runs `f` with the bytes of (key group, key, namespace), in a buffer that it may extend.
@@ -137,14 +142,14 @@ impl<K> Table<K> {
     /// Every entry of the key groups that the backend owns.
     fn cursor(&self) -> Result<Cursor> {
         let (lower, upper) = key::group_bounds(self.context.range);
-        self.column.cursor(lower, upper)
+        self.columns.cursor(lower, upper)
     }
 
     /// Every entry of one key group.
     fn group_cursor(&self, key_group: u16) -> Result<Cursor> {
         self.check_key_group(key_group)?;
         let (lower, upper) = key::group_bounds(KeyGroupRange::new(key_group, key_group)?);
-        self.column.cursor(lower, upper)
+        self.columns.cursor(lower, upper)
     }
 
     fn check_batch(&self, batch: &WriteBatch) -> Result<()> {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     codec::CodecHandle,
     error::Result,
-    rocks::{Column, Value},
+    rocks::{Columns, Value},
 };
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -22,8 +22,8 @@ pub(super) struct ValueTable<K: 'static, V: 'static> {
 
 impl<K, V> ValueTable<K, V> {
     async fn get_async(&self, keys: Prefixes) -> Result<Vec<Option<V>>> {
-        let column = &self.table.column;
-        self.decode_all(column.multi_get_async(&keys.as_slices()).await?)
+        let columns = &self.table.columns;
+        self.decode_all(columns.multi_get_async(&keys.as_slices()).await?)
     }
 
     fn decode_all(&self, values: Vec<Option<Value<'_>>>) -> Result<Vec<Option<V>>> {
@@ -51,16 +51,16 @@ pub struct ValueState<K: 'static, V: 'static> {
 }
 
 impl<K, V> ValueState<K, V> {
-    /// The caller has checked the descriptor's schema against what is stored, and `column` is the table's.
+    /// The caller has checked the descriptor's schema against what is stored, and `columns` are the table's.
     pub(crate) fn new(
         context: Arc<TableContext>,
-        column: Column,
+        columns: Columns,
         descriptor: &ValueStateDescriptor<K, V>,
     ) -> Self {
-        debug_assert_eq!(column.name(), descriptor.name());
         let table = Table {
             context,
-            column,
+            name: descriptor.name().into(),
+            columns,
             key_codec: descriptor.key_codec.clone(),
         };
         ValueState {
@@ -89,7 +89,7 @@ impl<K, V> ValueState<K, V> {
     /// The value of `key`.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         let ValueTable { table, value_codec } = &*self.table;
-        table.with_prefix(key, &self.namespace, |key| match table.column.get(key)? {
+        table.with_prefix(key, &self.namespace, |key| match table.columns.get(key)? {
             Some(value) => table.decode("value", value_codec, &value).map(Some),
             None => Ok(None),
         })
@@ -101,7 +101,7 @@ impl<K, V> ValueState<K, V> {
         let table = &self.table.table;
         let keys = Prefixes::encode(table, &self.namespace, keys)?;
         self.table
-            .decode_all(table.column.multi_get(&keys.as_slices())?)
+            .decode_all(table.columns.multi_get(&keys.as_slices())?)
     }
 
     /// As [`get`](Self::get), for async code: while files are remote no thread waits for the network but those of a pool
@@ -136,14 +136,14 @@ impl<K, V> ValueState<K, V> {
     pub fn prefetch<'a>(&self, keys: impl IntoIterator<Item = &'a K>) -> Result<()> {
         let table = &self.table.table;
         let keys = Prefixes::encode(table, &self.namespace, keys)?;
-        table.column.prefetch(&keys.as_slices())
+        table.columns.prefetch(&keys.as_slices())
     }
 
     /// True where `key` has a value. Costs a read.
     pub fn contains(&self, key: &K) -> Result<bool> {
         let table = &self.table.table;
         table.with_prefix(key, &self.namespace, |key| {
-            Ok(table.column.get(key)?.is_some())
+            Ok(table.columns.get(key)?.is_some())
         })
     }
 
@@ -153,7 +153,7 @@ impl<K, V> ValueState<K, V> {
         let ValueTable { table, value_codec } = &*self.table;
         table.with_prefix(key, &self.namespace, |key| {
             table.with_encoded("value", value_codec, value, |value| {
-                table.column.put(key, value)
+                table.columns.put(key, value)
             })
         })
     }
@@ -161,7 +161,7 @@ impl<K, V> ValueState<K, V> {
     /// Removes the value of `key`; nothing where there is none. Reads nothing.
     pub fn remove(&self, key: &K) -> Result<()> {
         let table = &self.table.table;
-        table.with_prefix(key, &self.namespace, |key| table.column.delete(key))
+        table.with_prefix(key, &self.namespace, |key| table.columns.delete(key))
     }
 
     /// Adds a [`put`](Self::put) to `batch`.
@@ -174,7 +174,7 @@ impl<K, V> ValueState<K, V> {
         table.check_batch(batch)?;
         table.with_prefix(key, &self.namespace, |key| {
             table.with_encoded("value", value_codec, value, |value| {
-                batch.put(&table.column, key, value);
+                batch.put(&table.columns, key, value);
                 Ok(())
             })
         })
@@ -185,7 +185,7 @@ impl<K, V> ValueState<K, V> {
         let table = &self.table.table;
         table.check_batch(batch)?;
         table.with_prefix(key, &self.namespace, |key| {
-            batch.delete(&table.column, key);
+            batch.delete(&table.columns, key);
             Ok(())
         })
     }

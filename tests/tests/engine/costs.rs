@@ -196,13 +196,13 @@ fn an_incremental_snapshot_uploads_what_changed_and_little_more() {
         let report = snapshot(&backend);
         let metadata = world.metadata(report.id);
         let frame = report.uploaded_bytes - report.uploaded_data_bytes;
-        let tails: Vec<u64> = metadata.tails.iter().map(|t| t.len).collect();
+        let tails: Vec<u64> = metadata.subtasks[0].tails.iter().map(|t| t.len).collect();
         println!(
             "changed {changed}: uploaded {} = {:.3} x: table files {}, the rest {frame} (manifest {}, all tails {tails:?})",
             report.uploaded_bytes,
             report.uploaded_bytes as f64 / changed as f64,
             report.uploaded_data_bytes,
-            metadata.manifest.len,
+            metadata.subtasks[0].manifest.len,
         );
         assert!(report.uploaded_bytes as f64 <= 1.1 * changed as f64);
     }

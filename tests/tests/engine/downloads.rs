@@ -61,10 +61,10 @@ fn what_was_read_most_comes_back_first() {
     let heat = hottest.heat.unwrap();
     assert!((100_000..1_000_000).contains(&heat), "{heat}");
     assert_eq!(
-        metadata.files.iter().filter(|f| f.heat.is_some()).count(),
+        metadata.subtasks[0].files.iter().filter(|f| f.heat.is_some()).count(),
         1
     );
-    assert_ne!(metadata.files[0], hottest, "it would come first anyway");
+    assert_ne!(metadata.subtasks[0].files[0], hottest, "it would come first anyway");
     drop((table, backend));
 
     world.lose_disk();

@@ -83,7 +83,7 @@ fn metadata_that_is_longer_than_any_is_refused_by_its_length() {
 fn no_more_is_read_of_an_object_than_the_snapshot_wrote() {
     let world = world();
     let metadata = world.metadata(1);
-    for key in [&metadata.manifest.key, &metadata.tails[0].key] {
+    for key in [&metadata.subtasks[0].manifest.key, &metadata.subtasks[0].tails[0].key] {
         let old = stretch(&world, key, 1 << 30);
         let before = world.store.snapshot();
         assert_corrupt(&world, key, "it has 1073741824 bytes");

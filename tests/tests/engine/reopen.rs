@@ -73,7 +73,7 @@ fn assert_snapshot_works(world: &World) -> SnapshotReport {
     drop(backend);
     assert!(world.verify(report.id).is_empty());
     let metadata = world.metadata(report.id);
-    assert!(metadata.files.iter().all(|file| file.tail.is_some()));
+    assert!(metadata.subtasks[0].files.iter().all(|file| file.tail.is_some()));
     let elsewhere = world.builder_at("elsewhere", Arc::new(world.store.clone()));
     let backend = quiet(elsewhere).open().unwrap();
     assert_eq!(backend.restored().unwrap().snapshot_id, report.id);
@@ -125,9 +125,9 @@ fn a_damaged_catalog_costs_nothing_before_the_snapshot_was_found_whole() {
         let metadata = world.metadata(1);
         for key in [
             "job/chk-1/_metadata",
-            &metadata.manifest.key,
-            &metadata.tails[0].key,
-            &metadata.files[0].key,
+            &metadata.subtasks[0].manifest.key,
+            &metadata.subtasks[0].tails[0].key,
+            &metadata.subtasks[0].files[0].key,
         ] {
             let old = world.damage(key, |bytes| Some(bytes[1..].to_vec()));
             let error = open(Restore::Snapshot(1)).unwrap_err();

@@ -36,20 +36,31 @@ fn narrowed(context: &Arc<TableContext>, start: u16, end: u16) -> Arc<TableConte
     })
 }
 
+/// In three parts: nothing that a table does may show it.
+fn columns(context: &TableContext, table: &str) -> Columns {
+    let parts = [0, 3, 6].map(|start| {
+        let range = KeyGroupRange::new(start, start).unwrap();
+        let name = match start {
+            0 => TableColumn::whole(table, range).column,
+            _ => TableColumn::part(table, range).column,
+        };
+        (start, context.db.create_column(&name).unwrap())
+    });
+    Columns::new(parts.into()).unwrap()
+}
+
 fn value_state<K, V>(
     context: &Arc<TableContext>,
     descriptor: &ValueStateDescriptor<K, V>,
 ) -> ValueState<K, V> {
-    let column = context.db.create_column(descriptor.name()).unwrap();
-    ValueState::new(context.clone(), column, descriptor)
+    ValueState::new(context.clone(), columns(context, descriptor.name()), descriptor)
 }
 
 fn map_state<K, UK, UV>(
     context: &Arc<TableContext>,
     descriptor: &MapStateDescriptor<K, UK, UV>,
 ) -> MapState<K, UK, UV> {
-    let column = context.db.create_column(descriptor.name()).unwrap();
-    MapState::new(context.clone(), column, descriptor)
+    MapState::new(context.clone(), columns(context, descriptor.name()), descriptor)
 }
 
 static COUNTS: ValueStateDescriptor<String, u64> = ValueStateDescriptor::new("counts");

@@ -171,9 +171,9 @@ fn metadata_that_points_elsewhere() {
     }
     // Content that is not what its name says, all checksums right: only RocksDB can tell. The next restore makes it good.
     let mut metadata = sound.clone();
-    let last = metadata.manifest.parts.len() - 1;
-    let name = metadata.manifest.parts[0].0.clone();
-    metadata.manifest.parts[0].0 = std::mem::replace(&mut metadata.manifest.parts[last].0, name);
+    let last = metadata.subtasks[0].manifest.parts.len() - 1;
+    let name = metadata.subtasks[0].manifest.parts[0].0.clone();
+    metadata.subtasks[0].manifest.parts[0].0 = std::mem::replace(&mut metadata.subtasks[0].manifest.parts[last].0, name);
     let body = serde_json::to_vec(&metadata).unwrap();
     world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, &body));
     assert!(is_corrupt(&open_error(world.builder())));

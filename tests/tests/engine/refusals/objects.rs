@@ -14,9 +14,9 @@ fn damage_to_any_object_is_refused_and_verify_names_it() {
     let world = world();
     let metadata = world.metadata(2);
     let objects = [
-        (metadata.files[1].key.clone(), false),
-        (metadata.tails[0].key.clone(), true),
-        (metadata.manifest.key.clone(), true),
+        (metadata.subtasks[0].files[1].key.clone(), false),
+        (metadata.subtasks[0].tails[0].key.clone(), true),
+        (metadata.subtasks[0].manifest.key.clone(), true),
     ];
     for (key, read_at_open) in objects {
         let len = fs::metadata(world.store_dir().join(&key)).unwrap().len();

@@ -1,0 +1,269 @@
+//! `_metadata`: everything that a restore must know before it reads anything else.
+//!
+//! One framed document (a header line with format, version, length and checksum, then JSON; see
+//! [`lazurite_tiering::framed`]), so that a person can read it, a newer version is told from a corrupt one, and no bit
+//! of it is trusted before the checksum was verified. One table file stands on each line.
+//!
+//! Invariants that [`SnapshotMetadata::decode`] checks, and a commit before it writes: every key lies below the job, every
+//! name is a RocksDB table file's, no name or object stands twice in a subtask, an object that two subtasks name is the same to both,
+//! no two subtasks of an operator have a key group in common, every tail lies inside its file and inside its object, no
+//! object holds more tails than bytes, and no sum of lengths overflows.
+
+mod subtask;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use lazurite_env::{ErrorKind, remote::Key};
+use lazurite_tiering::{Checksum, framed};
+use serde::{Deserialize, Serialize};
+
+pub use subtask::{ManifestRef, SnapshotFile, SubtaskState, TailsRef};
+
+use super::layout::JobLayout;
+use crate::{Error, Result};
+
+/// The format's name in the header line.
+const FORMAT: &str = "lazurite-snapshot";
+/// The version that this code reads and writes. 1 had no subtasks.
+const VERSION: u32 = 2;
+
+/// No `_metadata` is longer, and none that is longer is written or read: some 700,000 table files. It is read whole.
+pub(crate) const MAX_METADATA_BYTES: u64 = 256 << 20;
+
+/// What a snapshot is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotMetadata {
+    /// The job that took it.
+    pub job: String,
+    /// Its number, growing within the job.
+    pub id: u64,
+    /// Who completed it: the local directory of a job's only backend, or a coordinator, by its random token.
+    pub writer: String,
+    /// When it was taken, in milliseconds since 1970-01-01 UTC, by the writer's clock.
+    pub created_unix_ms: u64,
+    /// What the user gave with it as a whole, by name.
+    pub user_metadata: BTreeMap<String, UserValue>,
+    /// The states that it is made of, by operator and then by key group.
+    pub subtasks: Vec<SubtaskState>,
+}
+
+/// A user's value: text where it is UTF-8, so that a person can read it, else hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserValue {
+    /// UTF-8.
+    Text(String),
+    /// Any other bytes, two lower-case digits a byte.
+    Hex(String),
+}
+
+impl UserValue {
+    /// Keeps `bytes` in the readable form where there is one.
+    pub fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => UserValue::Text(text.to_owned()),
+            Err(_) => UserValue::Hex(bytes.iter().map(|b| format!("{b:02x}")).collect()),
+        }
+    }
+
+    /// The bytes that were given; `None` where the hexadecimal is not any.
+    pub fn bytes(&self) -> Option<Vec<u8>> {
+        match self {
+            UserValue::Text(text) => Some(text.clone().into_bytes()),
+            UserValue::Hex(hex) => (hex.len() % 2 == 0 && hex.is_ascii())
+                .then(|| {
+                    (0..hex.len())
+                        .step_by(2)
+                        .map(|i| u8::from_str_radix(&hex[i..i + 2], 16).ok())
+                        .collect()
+                })
+                .flatten(),
+        }
+    }
+}
+
+impl SnapshotMetadata {
+    /// The table files of all subtasks. One that two subtasks share comes twice.
+    pub fn files(&self) -> impl Iterator<Item = &SnapshotFile> {
+        self.subtasks.iter().flat_map(|subtask| &subtask.files)
+    }
+
+    /// Bytes of all table files; those of a file that two subtasks share once.
+    pub fn data_bytes(&self) -> u64 {
+        let files: HashMap<&str, u64> = self.files().map(|f| (&*f.key, f.len)).collect();
+        sum(files.into_values()).unwrap_or(u64::MAX)
+    }
+
+    /// Every object that this snapshot needs, its `_metadata` left out.
+    pub(crate) fn objects(&self, layout: &JobLayout) -> Result<HashSet<Key>> {
+        let mut objects = HashSet::new();
+        for subtask in &self.subtasks {
+            objects.extend(subtask.keys(layout)?);
+        }
+        Ok(objects)
+    }
+
+    /// Where it lies, for errors.
+    pub(crate) fn path(&self) -> String {
+        format!("{}/chk-{}/_metadata", self.job, self.id)
+    }
+
+    /// The bytes of `_metadata`, which can be read again.
+    ///
+    /// # Errors
+    /// Where they would be more than a reader takes, or not pass its checks.
+    pub(crate) fn encode(&self, layout: &JobLayout) -> Result<Vec<u8>> {
+        self.check(layout, self.id)
+            .map_err(|reason| self.corrupt(format!("it could not be read again: {reason}")))?;
+        self.encode_within(MAX_METADATA_BYTES)
+    }
+
+    fn encode_within(&self, max: u64) -> Result<Vec<u8>> {
+        let bytes = self.encode_any()?;
+        if bytes.len() as u64 > max {
+            return Err(Error::InvalidOption {
+                option: "metadata",
+                reason: format!(
+                    "with it the snapshot's own would have {} bytes, and nothing reads more than {max}; give \
+                     less with the snapshot",
+                    bytes.len()
+                ),
+            });
+        }
+        Ok(bytes)
+    }
+
+    fn encode_any(&self) -> Result<Vec<u8>> {
+        let json = |e: serde_json::Error| self.corrupt(format!("cannot be written as JSON: {e}"));
+        let head = SnapshotMetadata {
+            subtasks: Vec::new(),
+            ..self.clone()
+        };
+        let mut body = open_list(serde_json::to_string_pretty(&head).map_err(json)?);
+        for (i, subtask) in self.subtasks.iter().enumerate() {
+            let head = SubtaskState {
+                files: Vec::new(),
+                ..subtask.clone()
+            };
+            let head = open_list(serde_json::to_string_pretty(&head).map_err(json)?);
+            body.push_str(if i == 0 { "\n    " } else { ",\n    " });
+            body.push_str(&head.replace('\n', "\n    "));
+            for (i, file) in subtask.files.iter().enumerate() {
+                body.push_str(if i == 0 { "\n        " } else { ",\n        " });
+                body.push_str(&serde_json::to_string(file).map_err(json)?);
+            }
+            body.push_str("\n      ]\n    }");
+        }
+        body.push_str("\n  ]\n}\n");
+        Ok(framed::encode(FORMAT, VERSION, body.as_bytes()))
+    }
+
+    /// Reads and checks the `_metadata` of snapshot `id`.
+    pub(crate) fn decode(layout: &JobLayout, id: u64, bytes: &[u8]) -> Result<Self> {
+        let path = layout.metadata(id);
+        let corrupt = |reason: String| Error::SnapshotCorrupt {
+            path: path.to_string(),
+            reason,
+        };
+        let (version, body) =
+            framed::decode(FORMAT, VERSION, path.as_str(), bytes).map_err(|error| {
+                match error.kind() {
+                    ErrorKind::Corruption => corrupt(error.message().to_owned()),
+                    _ => error.into(),
+                }
+            })?;
+        if version < VERSION {
+            return Err(corrupt(format!(
+                "it is of format version {version}, from before this program's first release; this one reads version {VERSION}"
+            )));
+        }
+        let metadata: SnapshotMetadata = serde_json::from_slice(body)
+            .map_err(|e| corrupt(format!("the checksum is right but the content is not: {e}")))?;
+        metadata.check(layout, id).map_err(corrupt)?;
+        Ok(metadata)
+    }
+
+    /// What is wrong with it, if anything: nothing in it is trusted before.
+    fn check(&self, layout: &JobLayout, id: u64) -> Result<(), String> {
+        if self.job != layout.job().as_str() || self.id != id {
+            return Err(format!(
+                "it says that it is snapshot {} of job {}",
+                self.id, self.job
+            ));
+        }
+        if self.subtasks.is_empty() {
+            return Err("it holds no state".into());
+        }
+        let mut objects: HashMap<&str, (u64, Checksum)> = HashMap::new();
+        for (i, subtask) in self.subtasks.iter().enumerate() {
+            subtask.check(layout)?;
+            for (key, len, checksum) in subtask.objects() {
+                if *objects.entry(key).or_insert((len, checksum)) != (len, checksum) {
+                    return Err(format!("{key} stands in it with two contents"));
+                }
+            }
+            for other in &self.subtasks[..i] {
+                subtask.check_beside(other)?;
+            }
+        }
+        if sum(objects.values().map(|(len, _)| *len)).is_none() {
+            return Err("the lengths of its objects overflow".into());
+        }
+        check_user(&self.user_metadata)
+    }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::SnapshotCorrupt {
+            path: self.path(),
+            reason,
+        }
+    }
+}
+
+/// JSON that ends in an empty list, up to where its first element goes.
+fn open_list(mut json: String) -> String {
+    let end = json.rfind("[]").unwrap_or(json.len());
+    json.truncate(end);
+    json.push('[');
+    json
+}
+
+fn check_user(user: &BTreeMap<String, UserValue>) -> Result<(), String> {
+    match user.iter().find(|(_, value)| value.bytes().is_none()) {
+        Some((name, _)) => Err(format!("the user metadata {name:?} is not hexadecimal")),
+        None => Ok(()),
+    }
+}
+
+/// The user's metadata as bytes. `path` names the snapshot in errors.
+pub(crate) fn user_bytes(
+    user: &BTreeMap<String, UserValue>,
+    path: &str,
+) -> Result<BTreeMap<String, Vec<u8>>> {
+    user.iter()
+        .map(|(name, value)| match value.bytes() {
+            Some(bytes) => Ok((name.clone(), bytes)),
+            None => Err(Error::SnapshotCorrupt {
+                path: path.to_owned(),
+                reason: format!("the user metadata {name:?} is not hexadecimal"),
+            }),
+        })
+        .collect()
+}
+
+/// Refuses a name that is in `seen`.
+fn once<'a>(seen: &mut HashSet<&'a str>, name: &'a str) -> Result<(), String> {
+    if seen.insert(name) {
+        Ok(())
+    } else {
+        Err(format!("{name} stands in it twice"))
+    }
+}
+
+/// `None` where it overflows.
+fn sum(mut lengths: impl Iterator<Item = u64>) -> Option<u64> {
+    lengths.try_fold(0u64, u64::checked_add)
+}
