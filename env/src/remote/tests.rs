@@ -121,6 +121,7 @@ fn webhdfs_reads() {
             web.put(&key, "".into()).await.unwrap_err(),
             web.put_if_absent(&key, "".into()).await.unwrap_err(),
             web.writer(&key).await.err().unwrap(),
+            web.copy(&key, &Key::new("web/b")?, 10).await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
         }
