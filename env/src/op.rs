@@ -84,6 +84,8 @@ pub enum Op {
     ObjectLen,
     /// `RemoteStore::list`; its path is the prefix, empty for the store's own.
     ObjectList,
+    /// `RemoteStore::copy`; its path is the copy's key.
+    Copy,
     /// `RemoteStore::delete`.
     ObjectDelete,
 }
@@ -129,6 +131,7 @@ impl Op {
             Op::WriterAbort => "abort",
             Op::ObjectLen => "object_len",
             Op::ObjectList => "object_list",
+            Op::Copy => "copy",
             Op::ObjectDelete => "object_delete",
         }
     }
@@ -147,6 +150,7 @@ impl Op {
                 | Op::WriterAbort
                 | Op::ObjectLen
                 | Op::ObjectList
+                | Op::Copy
                 | Op::ObjectDelete
         )
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use lazurite_env::{
     Error, ErrorKind, Result,
-    remote::{Capabilities, Key, Listed, ObjectWriter, RemoteStore},
+    remote::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore},
 };
 use tokio::sync::watch;
 
@@ -180,6 +180,11 @@ impl RemoteStore for GateStore {
     async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
         self.read(prefix.as_str())?;
         self.inner.list_likely(prefix, likely).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        self.write(to.as_str()).await?;
+        self.inner.copy(from, to, len).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lazurite_env::{
     Error, ErrorKind, Result,
-    remote::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore},
+    remote::{Capabilities, CommitPrimitive, CopyKind, Key, Listed, ObjectWriter, RemoteStore},
 };
 use tokio::sync::Semaphore;
 
@@ -91,7 +91,7 @@ impl RemoteStore for TestStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            server_side_copy: false,
+            copy: CopyKind::Streamed,
             commit: CommitPrimitive::ConditionalPut,
         }
     }

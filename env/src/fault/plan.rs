@@ -21,8 +21,8 @@ pub enum Effect {
     Fail(ErrorKind),
     /// The operation is carried out, but its answer, good or bad, is lost: the caller gets an error of this kind.
     FailAfter(ErrorKind),
-    /// A prefix of the bytes is written, then an error of this kind. Matches [`Op::Append`], [`Op::WriteAt`] and
-    /// [`Op::WriterWrite`] only.
+    /// A prefix of the bytes is written, then an error of this kind. Matches [`Op::Append`], [`Op::WriteAt`],
+    /// [`Op::WriterWrite`] and [`Op::Copy`] only.
     Torn(ErrorKind),
     /// A read gives fewer bytes than there are, and no error. Matches [`Op::Read`], [`Op::Get`], [`Op::GetRange`] only.
     Short,
@@ -36,7 +36,9 @@ impl Effect {
     fn can_hit(self, op: Op) -> bool {
         match self {
             Effect::Fail(_) | Effect::FailAfter(_) | Effect::Delay(_) => true,
-            Effect::Torn(_) => matches!(op, Op::Append | Op::WriteAt | Op::WriterWrite),
+            Effect::Torn(_) => {
+                matches!(op, Op::Append | Op::WriteAt | Op::WriterWrite | Op::Copy)
+            }
             Effect::Short => matches!(op, Op::Read | Op::Get | Op::GetRange),
             Effect::Corrupt => matches!(op, Op::Get | Op::GetRange),
         }

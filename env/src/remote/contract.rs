@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{ErrorKind, Result};
 
-use super::{CommitPrimitive, Key, Listed, RemoteStore};
+use super::{CommitPrimitive, Copied, CopyKind, Key, Listed, RemoteStore};
 
 /// Length of the object that is large enough to go in several parts.
 const LARGE_BYTES: usize = 20 << 20;
@@ -15,7 +16,11 @@ const LARGE_BYTES: usize = 20 << 20;
 /// Rounds of writers that race to create one object.
 const RACE_ROUNDS: usize = 20;
 
-/// Checks the whole contract under a fresh prefix of `store`, and removes what it wrote. Takes about 45 MiB of traffic.
+/// Rounds of copies of different objects to one name.
+const COPY_ROUNDS: usize = 8;
+
+/// Checks the whole contract under a fresh prefix of `store`, and removes what it wrote. Takes about 45 MiB of
+/// traffic, and 80 MiB more where copies are streamed.
 ///
 /// # Panics
 /// Where the store breaks the contract; that is the verdict of a test.
@@ -32,6 +37,10 @@ pub async fn check_store(store: Arc<dyn RemoteStore>) {
     check.races().await;
     check.writers().await;
     check.large_object().await;
+    check.copies().await;
+    check.copies_that_cannot_be().await;
+    check.copies_are_apart().await;
+    check.copies_race().await;
     check.listing().await;
     check.deleting().await;
     assert_ne!(store.capabilities().commit, CommitPrimitive::None);
@@ -220,6 +229,107 @@ impl Check<'_> {
         writer.write(bytes).await.unwrap();
         writer.abort().await.unwrap();
         assert_kind(self.store.get(&key).await, ErrorKind::NotFound);
+    }
+
+    /// Copies, and looks whether the copy is the original and how it was made.
+    async fn copy(&self, from: &str, to: &str) {
+        let bytes = self.store.get(&self.key(from)).await.unwrap();
+        let len = bytes.len() as u64;
+        let copied = self.store.copy(&self.key(from), &self.key(to), len).await;
+        let copied = copied.unwrap_or_else(|e| panic!("copy {from} to {to}: {e:?}"));
+        let kind = self.store.capabilities().copy;
+        let streamed = kind == CopyKind::Streamed;
+        let expected = Copied {
+            kind,
+            streamed_bytes: if streamed { len } else { 0 },
+            xxh3: streamed.then(|| xxh3_128(&bytes)),
+        };
+        assert_eq!(copied, expected, "{from} to {to}");
+        self.assert_holds(to, &bytes).await;
+        self.assert_holds(from, &bytes).await;
+    }
+
+    async fn copies(&self) {
+        self.put("copy/a", "0123456789").await;
+        self.copy("copy/a", "copy/b").await;
+        self.copy("copy/b", "copy/new/place/c").await;
+        // Again, as after an answer that was lost, and over another one.
+        self.copy("copy/a", "copy/b").await;
+        self.put("copy/longer", "replaced by what is shorter").await;
+        self.copy("copy/a", "copy/longer").await;
+        self.put("copy/empty", "").await;
+        self.copy("copy/empty", "copy/empty copy").await;
+        self.put("copy/d e/f+g=h%20~ü?", "odd").await;
+        self.copy("copy/d e/f+g=h%20~ü?", "copy/i j/k+l=m%2B~ß&")
+            .await;
+        // What `large_object` left.
+        self.copy("large", "copy/large").await;
+    }
+
+    async fn copies_that_cannot_be(&self) {
+        let (there, gone) = (self.key("copy/a"), self.key("copy/gone"));
+        let copy = async |from: &Key, len| self.store.copy(from, &gone, len).await;
+        assert_kind(copy(&self.key("missing"), 10).await, ErrorKind::NotFound);
+        // A prefix is not an object.
+        assert_kind(copy(&self.key("copy/new"), 0).await, ErrorKind::NotFound);
+        for wrong in [0, 9, 11] {
+            assert_kind(copy(&there, wrong).await, ErrorKind::Corruption);
+        }
+        assert_kind(self.store.get(&gone).await, ErrorKind::NotFound);
+        // What is there stays.
+        let target = self.key("copy/empty");
+        for (from, len) in [(&there, 9), (&gone, 10)] {
+            self.store.copy(from, &target, len).await.unwrap_err();
+        }
+        self.assert_holds("copy/empty", b"").await;
+        let itself = self.store.copy(&there, &there, 10).await;
+        assert_kind(itself, ErrorKind::InvalidInput);
+        self.assert_holds("copy/a", b"0123456789").await;
+    }
+
+    /// What becomes of a copy is nothing to the original, and the other way round.
+    async fn copies_are_apart(&self) {
+        for (changed, kept) in [("apart/a", "apart/b"), ("apart/b", "apart/a")] {
+            self.put("apart/a", "0123456789").await;
+            self.copy("apart/a", "apart/b").await;
+            self.put(changed, "something else").await;
+            self.assert_holds(kept, b"0123456789").await;
+            self.copy(kept, changed).await;
+            let mut writer = self.store.writer(&self.key(changed)).await.unwrap();
+            writer.write("third".into()).await.unwrap();
+            writer.finish().await.unwrap();
+            self.assert_holds(kept, b"0123456789").await;
+            self.copy(kept, changed).await;
+            self.store.delete(&self.key(changed)).await.unwrap();
+            let gone = self.store.get(&self.key(changed)).await;
+            assert_kind(gone, ErrorKind::NotFound);
+            self.assert_holds(kept, b"0123456789").await;
+        }
+    }
+
+    /// Of copies to one name one is there, whole.
+    async fn copies_race(&self) {
+        let texts: Vec<String> = (0..4).map(|i| format!("{i}").repeat(9000 + i)).collect();
+        for (i, text) in texts.iter().enumerate() {
+            self.put(&format!("copies/{i}"), text.clone()).await;
+        }
+        for round in 0..COPY_ROUNDS {
+            let target = self.key(&format!("copies/target {}", round % 2));
+            let copies = texts.iter().enumerate().map(|(i, text)| {
+                let (from, target) = (self.key(&format!("copies/{i}")), &target);
+                async move { self.store.copy(&from, target, text.len() as u64).await }
+            });
+            let copied = join_all(copies).await;
+            let got = self.store.get(&target).await.unwrap();
+            assert!(texts.iter().any(|text| got == *text), "round {round}");
+            for result in copied {
+                match result {
+                    Ok(_) => {}
+                    // A look for the copy met that of another one.
+                    Err(e) => assert!(e.kind() == ErrorKind::Corruption, "{e:?}"),
+                }
+            }
+        }
     }
 
     async fn listing(&self) {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::{ErrorKind, Result};
 
-use super::{Capabilities, Key, Listed, ObjectWriter, RemoteStore};
+use super::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore};
 
 /// What kind of request was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,9 +41,11 @@ pub enum RequestKind {
     List,
     /// `delete`.
     Delete,
+    /// `copy`: one, however many requests the store makes of it. What was streamed counts as received and as sent.
+    Copy,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 impl RequestKind {
     /// Every kind.
@@ -57,6 +59,7 @@ impl RequestKind {
         RequestKind::Len,
         RequestKind::List,
         RequestKind::Delete,
+        RequestKind::Copy,
     ];
 
     /// The operation, as errors name it.
@@ -71,6 +74,7 @@ impl RequestKind {
             RequestKind::Len => "len",
             RequestKind::List => "list",
             RequestKind::Delete => "delete",
+            RequestKind::Copy => "copy",
         }
     }
 }
@@ -181,7 +185,7 @@ impl RequestCounts {
 pub struct RequestRecord {
     /// What kind it was.
     pub op: RequestKind,
-    /// The object's key; for `list` the prefix, empty for the store's own.
+    /// The object's key; for `list` the prefix, empty for the store's own; for `copy` the copy's.
     pub key: String,
     /// When it began, since the recording was started.
     pub start: Duration,
@@ -351,11 +355,13 @@ impl Drop for Underway<'_> {
             None => _ = self.counters.errors.fetch_add(1, Relaxed),
             Some(0) => {}
             Some(bytes) => {
-                let counter = match self.op {
-                    RequestKind::Get | RequestKind::GetRange => &self.counters.bytes_in,
-                    _ => &self.counters.bytes_out,
+                let (bytes_in, bytes_out) = match self.op {
+                    RequestKind::Get | RequestKind::GetRange => (bytes, 0),
+                    RequestKind::Copy => (bytes, bytes),
+                    _ => (0, bytes),
                 };
-                counter.fetch_add(bytes, Relaxed);
+                self.counters.bytes_in.fetch_add(bytes_in, Relaxed);
+                self.counters.bytes_out.fetch_add(bytes_out, Relaxed);
             }
         }
         let counters = self.counters;
@@ -450,6 +456,14 @@ impl RemoteStore for CountingStore {
             .await
     }
 
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        let request = self.inner.copy(from, to, len);
+        self.count(RequestKind::Copy, to.as_str(), request, |copied| {
+            copied.streamed_bytes
+        })
+        .await
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         let request = self.inner.delete(key);
         self.count(RequestKind::Delete, key.as_str(), request, |()| 0)
@@ -495,7 +509,7 @@ impl ObjectWriter for CountingWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::remote::memory::MemoryStore;
+    use crate::remote::{memory::MemoryStore, tests::Streaming};
 
     fn record(start: u64, end: u64) -> RequestRecord {
         RequestRecord {
@@ -585,5 +599,29 @@ mod tests {
         assert_eq!(records.len(), 4);
         assert_eq!(sequential_round_trips(&records), 4);
         assert!(store.take_recording().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_one_request_and_what_it_streamed() {
+        let memory = MemoryStore::new();
+        let (a, b) = (Key::new("a").unwrap(), Key::new("b").unwrap());
+        memory.put(&a, Bytes::from_static(b"12345")).await.unwrap();
+        let stores: [(Arc<dyn RemoteStore>, u64); 2] = [
+            (Arc::new(memory.clone()), 0),
+            (Arc::new(Streaming(Arc::new(memory))), 5),
+        ];
+        for (inner, bytes) in stores {
+            let store = CountingStore::new(inner);
+            store.start_recording();
+            store.copy(&a, &b, 5).await.unwrap();
+            let counts = store.snapshot();
+            assert_eq!((counts.total(), counts.of(RequestKind::Copy)), (1, 1));
+            assert_eq!((counts.bytes_in, counts.bytes_out), (bytes, bytes));
+            let records = store.take_recording();
+            assert_eq!((&*records[0].key, records[0].bytes), ("b", bytes));
+            store.copy(&a, &b, 4).await.unwrap_err();
+            let failed = (RequestKind::Copy, RequestOutcome::Failed);
+            assert_eq!(store.snapshot().ended(failed.0, failed.1), 1);
+        }
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{Error, ErrorKind, Result};
 
-use super::{Capabilities, Key, Listed, ObjectWriter, RemoteStore};
+use super::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore};
 
 /// Bytes that pass before the next transfer has its turn.
 const SLICE_BYTES: u64 = 64 << 10;
@@ -247,6 +247,18 @@ impl RemoteStore for DelayStore {
         self.inner.list_likely(prefix, likely).await
     }
 
+    /// One round trip, and for what is streamed the time of its bytes, down and up at once as it is done.
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        self.wait().await;
+        let copied = self.inner.copy(from, to, len).await?;
+        let (down, up) = (&self.link.down, &self.link.up);
+        tokio::join!(
+            down.pass(copied.streamed_bytes),
+            up.pass(copied.streamed_bytes)
+        );
+        Ok(copied)
+    }
+
     async fn delete(&self, key: &Key) -> Result<()> {
         self.wait().await;
         self.inner.delete(key).await
@@ -289,7 +301,7 @@ mod tests {
     use futures::future::join_all;
 
     use super::*;
-    use crate::remote::memory::MemoryStore;
+    use crate::remote::{memory::MemoryStore, tests::Streaming};
 
     const GIGABIT: u64 = 125_000_000;
 
@@ -355,6 +367,33 @@ mod tests {
             let (down, up) = tokio::join!(store.get(&key), store.put(&key, bytes.clone()));
             down.and(up.map(|()| Bytes::new())).unwrap();
         })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_a_streamed_copy_costs_bandwidth() {
+        let (inside, key) = store(0, 0).await;
+        let to = Key::new("b").unwrap();
+        let len = 16 << 20;
+        let link = LinkOptions {
+            latency: Duration::from_millis(20),
+            bytes_per_second: GIGABIT,
+        };
+        let near = DelayStore::new(inside.inner.clone(), link).unwrap();
+        check("16 MiB in the store", 20.0, 40.0, async || {
+            near.copy(&key, &to, len).await.unwrap();
+        })
+        .await;
+        let far = DelayStore::new(Arc::new(Streaming(inside.inner)), link).unwrap();
+        let whole_ms = len as f64 / GIGABIT as f64 * 1000.0;
+        check(
+            "16 MiB streamed",
+            whole_ms + 19.0,
+            whole_ms * 1.6,
+            async || {
+                far.copy(&key, &to, len).await.unwrap();
+            },
+        )
         .await;
     }
 

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Decision, Error, ErrorKind, FaultPlan, Op, Result};
 
-use super::{Capabilities, Key, Listed, ObjectWriter, RemoteStore};
+use super::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore};
 
 /// `inner`, with the faults of `plan`. See the [module](self).
 #[derive(Debug, Clone)]
@@ -132,6 +132,19 @@ impl RemoteStore for FaultStore {
     async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
         let request = self.inner.list_likely(prefix, likely);
         self.decided(Op::ObjectList, prefix.as_str(), request).await
+    }
+
+    /// A plan sees the copy's key. Torn: an upload of some bytes that is left unfinished, as by a process that died.
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        let decision = self.plan.decide(Op::Copy, to.as_str());
+        if let Decision::Torn(kind, share) = decision {
+            let bytes = self.inner.get(from).await?;
+            let mut writer = self.inner.writer(to).await?;
+            writer.write(bytes.slice(..share.of(bytes.len()))).await?;
+            return Err(FaultPlan::error(kind, Op::Copy, to.as_str()));
+        }
+        let request = self.inner.copy(from, to, len);
+        carry_out(decision, Op::Copy, to.as_str(), request).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -14,7 +14,10 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{Error, ErrorKind, Result};
 
-use super::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore};
+use super::{
+    Capabilities, CommitPrimitive, Copied, CopyKind, Key, Listed, ObjectWriter, RemoteStore,
+    copy::{check_keys, check_len},
+};
 
 type Objects = Arc<RwLock<BTreeMap<String, Bytes>>>;
 
@@ -100,7 +103,7 @@ impl RemoteStore for MemoryStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            server_side_copy: false,
+            copy: CopyKind::Linked,
             commit: CommitPrimitive::ConditionalPut,
         }
     }
@@ -170,6 +173,15 @@ impl RemoteStore for MemoryStore {
             found.insert(super::sort_key(&listed), listed);
         }
         Ok(found.into_values().collect())
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        check_keys(&self.uri, from, to)?;
+        let object = self.object("copy", from)?;
+        let path = super::full_path(&self.uri, from);
+        check_len(path, len, object.len() as u64)?;
+        self.insert(to, object);
+        Ok(Copied::without_bytes(CopyKind::Linked))
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+mod copy;
 mod count;
 mod delay;
 mod error;
@@ -30,6 +31,7 @@ use std::ops::Range;
 
 use crate::{Error, ErrorKind, IoRuntime, Result};
 
+pub use copy::{Copied, CopyKind};
 pub use count::{
     CountingStore, RequestCounts, RequestKind, RequestObserver, RequestOutcome, RequestRecord,
     sequential_round_trips,

@@ -17,6 +17,8 @@ use bytes::Bytes;
 
 use crate::{Error, ErrorKind, Result};
 
+use super::{Copied, CopyKind, copy::streamed};
+
 /// An object's place below the store's prefix. Validated, so that no metadata can point outside the prefix.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(String);
@@ -86,8 +88,8 @@ pub enum Listed {
 /// What a store was found to do, at [`open`](crate::remote::open).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The store copies objects by itself, without sending their bytes through this process.
-    pub server_side_copy: bool,
+    /// How [`copy`](RemoteStore::copy) is carried out, where nothing is in its way.
+    pub copy: CopyKind,
     /// How `put_if_absent` is carried out.
     pub commit: CommitPrimitive,
 }
@@ -155,6 +157,26 @@ pub trait RemoteStore: fmt::Debug + Send + Sync + 'static {
     async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> Result<Vec<Listed>> {
         let _ = likely;
         self.list(Some(prefix)).await
+    }
+
+    /// Makes `to` an object with the bytes of `from`, which is `len` bytes long: whole or not at all, and durable when this
+    /// returns, as [`put`](Self::put) does. It is an object of its own from then on: what is deleted or put under one of the
+    /// two names leaves the other as it is. An object that was under `to` is replaced in one step; callers use fresh keys.
+    ///
+    /// What it costs is told beforehand by [`Capabilities::copy`] and afterwards by [`Copied`]. `file://` links, and streams
+    /// where the file system refuses the link. S3 and GCS copy by themselves with three requests (the length of `from`, the
+    /// copy, the length of `to`, for S3 may report a copy done that failed); an object of more than 5 GiB on S3 is streamed.
+    /// HDFS and Azure stream: the length, one ranged read for each 4 MiB, and an upload.
+    ///
+    /// After an error `to` is as it was or the whole copy, never a part; after one that is temporary, or where the future is
+    /// dropped, it may still become the copy. To do it again is well.
+    ///
+    /// # Errors
+    /// `NotFound`: `from` is not there. `Corruption` that names `from`: its length is not `len`; nothing was written.
+    /// `Corruption` that names `to`: the store reported it copied, but what is there has another length, or was replaced by
+    /// another caller at that moment. `InvalidInput`: `from` is `to`. A streamed copy may fail as `get_range` and `writer` do, and its errors name these.
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        streamed(self, from, to, len).await
     }
 
     /// Removes an object. Not an error where it is not there.

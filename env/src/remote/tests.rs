@@ -1,14 +1,17 @@
 //! The contract, on every store that can be had here and through every wrapper.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::{Effect, ErrorKind, FaultPlan, IoRuntime, Op, Result};
 
 use super::{
-    CountingStore, DelayStore, FaultStore, Key, LinkOptions, RemoteOptions, RemoteStore,
-    RequestKind, contract::check_store, open,
+    Capabilities, CopyKind, CountingStore, DelayStore, FaultStore, Key, LinkOptions, Listed,
+    MemoryStore, ObjectWriter, RemoteOptions, RemoteStore, RequestKind, contract::check_store,
+    open,
 };
 
 fn runtime() -> IoRuntime {
@@ -118,6 +121,7 @@ fn webhdfs_reads() {
             web.put(&key, "".into()).await.unwrap_err(),
             web.put_if_absent(&key, "".into()).await.unwrap_err(),
             web.writer(&key).await.err().unwrap(),
+            web.copy(&key, &Key::new("web/b")?, 10).await.unwrap_err(),
         ] {
             assert_eq!(error.kind(), ErrorKind::Unsupported);
         }
@@ -266,5 +270,126 @@ async fn faults_are_carried_out() -> Result<()> {
     writer.write("more".into()).await.unwrap_err();
     writer.finish().await.unwrap_err();
     assert_eq!(inner.get(&key).await?, "0123456789");
+
+    plan.set_filter(|op| op == Op::Copy, "b");
+    let copy = Key::new("b")?;
+    for (effect, there) in [
+        (Effect::Fail(ErrorKind::Unavailable), false),
+        (Effect::Torn(ErrorKind::Io), false),
+        (Effect::FailAfter(ErrorKind::TimedOut), true),
+    ] {
+        plan.fail_nth(0, effect);
+        store.copy(&key, &copy, 10).await.unwrap_err();
+        assert_eq!(plan.injected(), 1);
+        assert_eq!(inner.get(&copy).await.is_ok(), there, "{effect:?}");
+    }
+    store.copy(&key, &copy, 10).await?;
+    assert_eq!(inner.get(&copy).await?, "0123456789");
+    Ok(())
+}
+
+/// A store that has no copy of its own.
+#[derive(Debug)]
+pub(super) struct Streaming(pub(super) Arc<dyn RemoteStore>);
+
+#[async_trait]
+impl RemoteStore for Streaming {
+    fn uri(&self) -> &str {
+        self.0.uri()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            copy: CopyKind::Streamed,
+            ..self.0.capabilities()
+        }
+    }
+
+    async fn get(&self, key: &Key) -> Result<Bytes> {
+        self.0.get(key).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>) -> Result<Bytes> {
+        self.0.get_range(key, range).await
+    }
+
+    async fn put(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.0.put(key, bytes).await
+    }
+
+    async fn put_if_absent(&self, key: &Key, bytes: Bytes) -> Result<()> {
+        self.0.put_if_absent(key, bytes).await
+    }
+
+    async fn writer(&self, key: &Key) -> Result<Box<dyn ObjectWriter>> {
+        self.0.writer(key).await
+    }
+
+    async fn len(&self, key: &Key) -> Result<u64> {
+        self.0.len(key).await
+    }
+
+    async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
+        self.0.list(prefix).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        self.0.delete(key).await
+    }
+}
+
+/// The way that is open to every store keeps the contract too.
+#[test]
+fn a_store_without_a_copy_of_its_own() {
+    let runtime = runtime();
+    let store = Arc::new(Streaming(open_here("memory://", &runtime)));
+    check(store, &runtime);
+}
+
+/// A streamed copy whose reads or writes fail leaves what was there; one whose bytes were changed on the way tells by its
+/// checksum.
+#[tokio::test]
+async fn streamed_copies_that_fail() -> Result<()> {
+    let inner: Arc<dyn RemoteStore> = Arc::new(MemoryStore::new());
+    let plan = FaultPlan::new();
+    let faults = Arc::new(FaultStore::new(inner.clone(), plan.clone()));
+    let store = Streaming(faults);
+    let bytes: Bytes = (0..40 << 20).map(|at| (at / 50_000) as u8).collect();
+    let (from, to, len) = (Key::new("a")?, Key::new("b")?, bytes.len() as u64);
+    inner.put(&from, bytes.clone()).await?;
+    inner.put(&to, "before".into()).await?;
+
+    for step in 0.. {
+        plan.fail_nth(step, Effect::FailAfter(ErrorKind::TimedOut));
+        let copied = store.copy(&from, &to, len).await;
+        if plan.injected() == 0 {
+            assert!(step > 20, "the copy has more steps than {step}");
+            assert_eq!(copied?.xxh3, Some(xxh3_128(&bytes)));
+            break;
+        }
+        copied.unwrap_err();
+        let found = inner.get(&to).await?;
+        let finished = plan.injections()[0].op == Op::WriterFinish;
+        assert!(
+            found
+                == if finished {
+                    bytes.clone()
+                } else {
+                    "before".into()
+                }
+        );
+        inner.put(&to, "before".into()).await?;
+    }
+    inner.delete(&to).await?;
+    plan.set_filter(|op| op == Op::GetRange, "");
+    plan.fail_nth(3, Effect::Short);
+    let error = store.copy(&from, &to, len).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corruption);
+    assert!(inner.len(&to).await.unwrap_err().is_not_found());
+
+    plan.fail_nth(3, Effect::Corrupt);
+    let copied = store.copy(&from, &to, len).await?;
+    assert_eq!(copied.xxh3, Some(xxh3_128(&inner.get(&to).await?)));
+    assert_ne!(copied.xxh3, Some(xxh3_128(&bytes)));
     Ok(())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use lazurite::{SnapshotOptions, StateBackend};
 use lazurite_env::{
     Result,
-    remote::{Capabilities, Key, Listed, ObjectWriter, RemoteStore},
+    remote::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore},
 };
 use lazurite_tests::{COUNTS, GateStore, World, fill, snapshot, value};
 use tokio::sync::watch;
@@ -75,6 +75,10 @@ impl RemoteStore for StuckDeletes {
 
     async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
         self.inner.list(prefix).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        self.inner.copy(from, to, len).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

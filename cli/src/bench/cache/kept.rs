@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lazurite_env::{
     Result as StoreResult,
-    remote::{Capabilities, Key, Listed, ObjectWriter, RemoteStore},
+    remote::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore},
 };
 use serde::Deserialize;
 
@@ -167,6 +167,10 @@ impl RemoteStore for Again {
 
     async fn list_likely(&self, prefix: &Key, likely: &[&str]) -> StoreResult<Vec<Listed>> {
         self.inner.list_likely(prefix, likely).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> StoreResult<Copied> {
+        self.inner.copy(from, to, len).await
     }
 
     async fn delete(&self, key: &Key) -> StoreResult<()> {

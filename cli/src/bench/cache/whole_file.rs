@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use lazurite_env::{
     IoRuntime, Result,
-    remote::{Capabilities, Key, Listed, ObjectWriter, RemoteStore},
+    remote::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore},
 };
 
 /// Files fetched at once.
@@ -280,6 +280,10 @@ impl RemoteStore for WholeFileStore {
 
     async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
         self.inner.list(prefix).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        self.inner.copy(from, to, len).await
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

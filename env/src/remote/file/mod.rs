@@ -10,6 +10,8 @@
 //!   files may be deleted by hand while no writer runs.
 //! * A directory that a delete emptied is removed with it, so that `list` does not show it; a write that finds its
 //!   directory gone makes it again.
+//! * A `copy` is a hard link, given its name like any written file. No file is written to once it has an object's name, so
+//!   what becomes of one name is nothing to the other.
 //! * `x` and `x/y` cannot both be objects, as they can be elsewhere.
 
 use std::{
@@ -25,13 +27,16 @@ use bytes::Bytes;
 
 use crate::{Env, Error, ErrorKind, FileKind, IoRuntime, RandomFile, ReadHint, Result};
 
-use super::{Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteStore};
+use super::{
+    Capabilities, CommitPrimitive, Copied, CopyKind, Key, Listed, ObjectWriter, RemoteStore,
+    copy::{check_keys, check_len, streamed},
+};
 
 mod temp;
 #[cfg(test)]
 mod tests;
 
-use temp::{FileWriter, Temp};
+use temp::{FileWriter, Temp, link};
 
 const TEMP_DIR: &str = ".lazurite-tmp";
 
@@ -127,14 +132,17 @@ impl FileStore {
 
 /// True where no object is at a path: nothing is, or a directory is, or a part of the path is a file.
 fn is_absent(error: &Error) -> bool {
-    let io_kind = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<io::Error>())
-        .map(io::Error::kind);
     error.is_not_found()
         || matches!(
-            io_kind,
+            io_kind(error),
             Some(io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory)
         )
+}
+
+/// What the system called it.
+fn io_kind(error: &Error) -> Option<io::ErrorKind> {
+    let source = std::error::Error::source(error)?;
+    source.downcast_ref().map(io::Error::kind)
 }
 
 #[async_trait]
@@ -145,7 +153,7 @@ impl RemoteStore for FileStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            server_side_copy: false,
+            copy: CopyKind::Linked,
             commit: CommitPrimitive::ExclusiveRename,
         }
     }
@@ -220,6 +228,28 @@ impl RemoteStore for FileStore {
         match listed {
             Err(e) if e.is_not_found() => Ok(Vec::new()),
             listed => listed,
+        }
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        check_keys(&self.0.uri, from, to)?;
+        let (source, target) = (self.0.path(from), self.0.path(to));
+        let (path, full) = (source.clone(), super::full_path(&self.0.uri, from));
+        // By itself, so that what is missing afterwards is not the object.
+        self.blocking("copy", Some(from), move |inner| {
+            let stat = inner.env.stat(&path)?;
+            match stat.kind {
+                FileKind::File => check_len(full, len, stat.len),
+                FileKind::Directory => Err(Error::new(ErrorKind::NotFound, "copy", full, "")),
+            }
+        })
+        .await?;
+        let linked = self
+            .blocking("copy", Some(to), move |inner| link(inner, &source, &target))
+            .await?;
+        match linked {
+            true => Ok(Copied::without_bytes(CopyKind::Linked)),
+            false => streamed(self, from, to, len).await,
         }
     }
 

@@ -14,6 +14,7 @@
 //!   the second alone once its file was read before: the reader is kept ([`readers`]), and so, for three seconds, is the
 //!   connection. A range of a file that another process has replaced meanwhile may be of the old one; Lazurite reads ranges
 //!   of files that are never replaced.
+//! * HDFS copies nothing by itself, so a `copy` is read and written again through this process.
 //! * The client's tasks and sockets belong to one runtime, so every call is carried out on the [`IoRuntime`] that the
 //!   store was opened with, whatever runtime the caller is on. A panic in the client becomes an error.
 //!
@@ -35,7 +36,7 @@ use tokio::sync::Semaphore;
 use crate::{Error, ErrorKind, IoRuntime, Result};
 
 use super::{
-    Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore,
+    Capabilities, CommitPrimitive, CopyKind, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore,
     retry::Retry, uri::Place,
 };
 
@@ -215,7 +216,7 @@ impl RemoteStore for HdfsStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            server_side_copy: false,
+            copy: CopyKind::Streamed,
             commit: CommitPrimitive::ExclusiveRename,
         }
     }

@@ -8,6 +8,8 @@
 //! * A `put` of more than two parts, and every `writer` of more than one, is a multipart upload: its parts go in parallel
 //!   and are invisible until its completion. One that fails or is given up is aborted. What a crash leaves of it is
 //!   invisible too, and costs space until the bucket's own rule for incomplete uploads removes it.
+//! * A `copy` is the store's own where it has one that shows nothing before it is done (S3 and GCS), and looked for
+//!   afterwards, for S3 may fail with status 200. Its time limit grows with the object. Elsewhere it goes through this process.
 //! * Every answer's length is checked against what was asked for.
 //! * A connection that is kept for the next request is served by the runtime that opened it, and is dead to a request
 //!   from another one that is not running. So every request is carried out on the [`IoRuntime`] that the store was
@@ -31,7 +33,10 @@ use opendal::Operator;
 use crate::{IoRuntime, Result};
 
 use super::{
-    Capabilities, CommitPrimitive, Key, Listed, ObjectWriter, RemoteOptions, RemoteStore, sort_key,
+    Capabilities, CommitPrimitive, Copied, CopyKind, Key, Listed, ObjectWriter, RemoteOptions,
+    RemoteStore,
+    copy::{check_keys, streamed},
+    sort_key,
 };
 
 use names::NameRange;
@@ -110,7 +115,10 @@ impl RemoteStore for ObjectStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            server_side_copy: self.requests.operator.info().capability().copy,
+            copy: match self.requests.copies(0) {
+                true => CopyKind::ServerSide,
+                false => CopyKind::Streamed,
+            },
             commit: self.requests.commit,
         }
     }
@@ -175,6 +183,19 @@ impl RemoteStore for ObjectStore {
         let mut listed = try_join_all(parts).await?.concat();
         listed.sort_by_cached_key(sort_key);
         Ok(listed)
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<Copied> {
+        if !self.requests.copies(len) {
+            return streamed(self, from, to, len).await;
+        }
+        check_keys(&self.requests.base, from, to)?;
+        let to = to.clone();
+        self.run("copy", from, |requests, from| async move {
+            requests.copy(&from, &to, len).await
+        })
+        .await?;
+        Ok(Copied::without_bytes(CopyKind::ServerSide))
     }
 
     async fn delete(&self, key: &Key) -> Result<()> {

@@ -1,13 +1,13 @@
 //! The requests themselves, with their layers, retries and checks. All of it runs on the store's runtime.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use opendal::{
     EntryMode, Operator,
     layers::{ConcurrentLimitLayer, TimeoutLayer},
-    options::{ListOptions, ReadOptions, WriteOptions},
+    options::{CopyOptions, ListOptions, ReadOptions, WriteOptions},
 };
 
 use crate::{Error, ErrorKind, IoRuntime, Result};
@@ -19,9 +19,13 @@ use super::{
     upload::Upload,
 };
 use crate::remote::{
-    CommitPrimitive, Key, Listed, RemoteOptions, error::at_open, error::from_opendal, full_path,
-    retries, retry::Retry, sort_key, too_short,
+    CommitPrimitive, Key, Listed, RemoteOptions, copy::check_len, error::at_open,
+    error::from_opendal, full_path, retries, retry::Retry, sort_key, too_short,
 };
+
+/// What a store copies in a second at the least, by itself. Some tens of MiB are usual; the request is one, and its answer
+/// comes at the end.
+const COPY_BYTES_PER_SECOND_MIN: u64 = 8 << 20;
 
 /// What is done on the store's runtime.
 pub(super) struct Requests {
@@ -29,6 +33,12 @@ pub(super) struct Requests {
     pub(super) base: String,
     /// For everything that is one request; retried here, by `retry`.
     pub(super) operator: Operator,
+    /// The same without its limits, for copies, whose time depends on their length.
+    bare: Operator,
+    permits: Permits,
+    timeout: Duration,
+    /// Length of the longest object that the store copies by itself; `None`: it copies none.
+    pub(super) copy_bytes_max: Option<u64>,
     /// For uploads in parts, which are many requests, each retried by its layer.
     uploads: Operator,
     retry: Retry,
@@ -58,12 +68,16 @@ impl Requests {
             scheme: retries::scheme(&uri).to_owned(),
         };
         // The timeout is inside, so that waiting for a permit is not timed.
-        let limit = ConcurrentLimitLayer::with_semaphore(permits);
+        let limit = ConcurrentLimitLayer::with_semaphore(permits.clone());
         Requests {
             uri,
             base,
             operator: bare.clone().layer(timeout).layer(limit),
-            uploads: bare.layer(upload_requests),
+            copy_bytes_max: copy_bytes_max(&bare),
+            uploads: bare.clone().layer(upload_requests),
+            bare,
+            permits,
+            timeout: options.request_timeout,
             retry,
             commit,
             plan: PartPlan {
@@ -263,17 +277,61 @@ impl Requests {
         Ok(Upload::new(writer, self.plan, path, runtime.clone()))
     }
 
+    /// Whether the store copies an object of that length by itself.
+    pub(super) fn copies(&self, len: u64) -> bool {
+        self.copy_bytes_max.is_some_and(|max| len <= max)
+    }
+
+    /// Lets the store copy an object, and looks whether it did.
+    pub(super) async fn copy(&self, from: &Key, to: &Key, len: u64) -> Result<()> {
+        let found = self.length("copy", from).await?;
+        check_len(full_path(&self.base, from), len, found)?;
+        let time = self.timeout + Duration::from_secs(len / COPY_BYTES_PER_SECOND_MIN);
+        let timeout = TimeoutLayer::new().with_timeout(time).with_io_timeout(time);
+        let limit = ConcurrentLimitLayer::with_semaphore(self.permits.clone());
+        let operator = self.bare.clone().layer(timeout).layer(limit);
+        self.retry
+            .run(|| async {
+                let options = CopyOptions {
+                    // Else it would ask for the length again.
+                    source_content_length_hint: Some(len),
+                    ..Default::default()
+                };
+                let copied = operator.copy_options(from.as_str(), to.as_str(), options);
+                copied.await.map(drop).map_err(|e| {
+                    let missing = e.kind() == opendal::ErrorKind::NotFound;
+                    self.error("copy", if missing { from } else { to }, &e)
+                })
+            })
+            .await?;
+        let found = match self.length("copy", to).await {
+            Ok(found) if found == len => return Ok(()),
+            Ok(found) => found,
+            Err(e) if e.is_not_found() => 0,
+            Err(e) => return Err(e),
+        };
+        // Not removed: it may be what somebody else has put there meanwhile.
+        let message =
+            format!("the store reported a copy of {len} bytes, but {found} are there; remove it");
+        let path = full_path(&self.base, to);
+        Err(Error::new(ErrorKind::Corruption, "copy", path, message))
+    }
+
     pub(super) async fn len(&self, key: &Key) -> Result<u64> {
+        self.length("len", key).await
+    }
+
+    async fn length(&self, operation: &'static str, key: &Key) -> Result<u64> {
         let metadata = self
             .retry
             .run(|| async {
                 let stat = self.operator.stat(key.as_str()).await;
-                stat.map_err(|e| self.error("len", key, &e))
+                stat.map_err(|e| self.error(operation, key, &e))
             })
             .await?;
         if metadata.mode() == EntryMode::DIR {
             let path = full_path(&self.base, key);
-            return Err(Error::new(ErrorKind::NotFound, "len", path, ""));
+            return Err(Error::new(ErrorKind::NotFound, operation, path, ""));
         }
         Ok(metadata.content_length())
     }
@@ -290,5 +348,17 @@ impl Requests {
                 }
             })
             .await
+    }
+}
+
+/// Length of the longest object that a store copies by one request that shows nothing before it is done.
+fn copy_bytes_max(operator: &Operator) -> Option<u64> {
+    let info = operator.info();
+    match info.scheme() {
+        // Longer ones go in parts: for these, OpenDAL's requests are refused by Ceph for want of a Content-Length.
+        "s3" => Some(5 << 30),
+        "gcs" => Some(u64::MAX),
+        // Azure answers before it is done, and shows an empty object until then. WebHDFS has no copy.
+        _ => None,
     }
 }

@@ -53,6 +53,8 @@ struct State {
     sent: HashMap<String, usize>,
     uploads: HashMap<String, BTreeMap<usize, Buffer>>,
     objects: HashMap<String, Bytes>,
+    /// Copies are reported done and not made.
+    copies_nothing: bool,
 }
 
 #[derive(Clone)]
@@ -76,6 +78,21 @@ fn answer(status: u16, body: impl Into<Buffer>) -> Response<HttpBody> {
     let body = HttpBody::new(stream::iter([Ok(body)]), Some(len));
     let answer = Response::builder().status(status).header("ETag", "\"e\"");
     answer.header("Content-Length", len).body(body).unwrap()
+}
+
+/// The answer for `bytes=first-last`.
+fn part_of(object: &Bytes, range: &str) -> Response<HttpBody> {
+    let (first, last) = range
+        .strip_prefix("bytes=")
+        .unwrap()
+        .split_once('-')
+        .unwrap();
+    let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+    let mut part = answer(206, object.slice(first..last + 1));
+    let range = format!("bytes {first}-{last}/{}", object.len());
+    part.headers_mut()
+        .insert("Content-Range", range.parse().unwrap());
+    part
 }
 
 fn error(status: u16, code: &str) -> Response<HttpBody> {
@@ -206,12 +223,26 @@ impl State {
                 parts.insert(number, request.into_body());
                 answer(200, "")
             }
+            ("CopyObject", _) => {
+                let from = request.headers()["x-amz-copy-source"].to_str().unwrap();
+                let from = from.rsplit('/').next().unwrap();
+                let Some(object) = self.objects.get(from).cloned() else {
+                    return error(404, "NoSuchKey");
+                };
+                if !self.copies_nothing {
+                    self.objects.insert(name, object);
+                }
+                answer(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>")
+            }
             ("PutObject", None) => {
                 self.objects.insert(name, request.into_body().to_bytes());
                 answer(200, "")
             }
             _ => match self.objects.get(&name) {
-                Some(object) => answer(200, object.clone()),
+                Some(object) => match request.headers().get("range") {
+                    Some(range) => part_of(object, range.to_str().unwrap()),
+                    None => answer(200, object.clone()),
+                },
                 None => error(404, "NoSuchKey"),
             },
         }
@@ -250,6 +281,18 @@ fn store(fake: &Fake, options: &RemoteOptions, runtime: &IoRuntime) -> ObjectSto
         options,
         runtime,
     )
+}
+
+fn store_copying_up_to(
+    fake: &Fake,
+    options: &RemoteOptions,
+    runtime: &IoRuntime,
+    max: Option<u64>,
+) -> ObjectStore {
+    let mut store = store(fake, options, runtime);
+    let requests = Arc::get_mut(&mut store.requests).expect("nobody else has it yet");
+    requests.copy_bytes_max = max;
+    store
 }
 
 fn key(name: &str) -> Key {
@@ -458,6 +501,126 @@ fn credentials_that_cannot_be_loaded() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
         let error = store.put(&key("a"), whole(3 * PART)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        Ok(())
+    };
+    runtime.wait(work).unwrap();
+}
+
+/// A copy is there whole or it failed: whichever request fails, however often, in whatever way.
+#[test]
+fn copies_in_the_store() {
+    let runtime = IoRuntime::new(2).unwrap();
+    let bytes = whole(123_456);
+    let faults = [
+        (Fault::Refused, true),
+        (Fault::Lost, true),
+        (Fault::Busy, true),
+        (Fault::BusyInside, true),
+        (Fault::Hangs, true),
+        (Fault::Denied, false),
+    ];
+    for (fault, temporary) in faults {
+        for times in [1, usize::MAX] {
+            let case = format!("{fault:?} {times} times");
+            let fake = Fake::new();
+            fake.set_plan(move |operation, sent| {
+                (operation == "CopyObject" && sent < times).then_some(fault)
+            });
+            let deadline = if times == 1 { PATIENT } else { BRIEF };
+            let store = store(&fake, &options(deadline), &runtime);
+            let put = bytes.clone();
+            let copied = runtime.wait(async move {
+                store.put(&key("a"), put).await?;
+                store.copy(&key("a"), &key("b"), 123_456).await
+            });
+            if times == 1 && temporary {
+                let expected = Copied::without_bytes(CopyKind::ServerSide);
+                assert_eq!(copied.unwrap(), expected, "{case}");
+                assert_eq!(fake.sent("CopyObject"), 2, "{case}");
+                assert_eq!(fake.sent("HeadObject"), 2, "{case}");
+                assert!(fake.object("b").unwrap() == bytes, "{case}");
+            } else {
+                let error = copied.unwrap_err();
+                assert_eq!(error.is_temporary(), temporary, "{case}: {error}");
+                assert_eq!(error.operation(), "copy", "{case}");
+                assert!(fake.object("b").is_none_or(|b| b == bytes), "{case}");
+            }
+        }
+    }
+}
+
+/// Three requests; a store that reports a copy it did not make is found out; and of what is not to be copied nothing is.
+#[test]
+fn copies_are_looked_for() {
+    let runtime = IoRuntime::new(2).unwrap();
+    let fake = Fake::new();
+    let store = store(&fake, &options(BRIEF), &runtime);
+    assert_eq!(store.capabilities().copy, CopyKind::ServerSide);
+    let work = async move {
+        store.put(&key("a"), "0123456789".into()).await?;
+        store.put(&key("b"), "before".into()).await?;
+        let copy = async |from, to, len| store.copy(&key(from), &key(to), len).await;
+        for (from, len, kind) in [
+            ("a", 9, ErrorKind::Corruption),
+            ("a", 11, ErrorKind::Corruption),
+            ("gone", 10, ErrorKind::NotFound),
+            ("b", 6, ErrorKind::InvalidInput),
+        ] {
+            let error = copy(from, "b", len).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.path().ends_with(from), "{error}");
+        }
+        assert_eq!(fake.sent("CopyObject"), 0);
+        assert_eq!(fake.object("b").unwrap(), "before");
+
+        fake.set_plan(|_, _| None);
+        copy("a", "b", 10).await?;
+        let sent = fake.0.state.lock().unwrap().sent.clone();
+        assert_eq!(sent.values().sum::<usize>(), 3, "{sent:?}");
+
+        fake.0.state.lock().unwrap().copies_nothing = true;
+        store.put(&key("c"), "other".into()).await?;
+        for to in ["c", "new"] {
+            let error = copy("a", to, 10).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corruption, "{error}");
+            assert!(error.path().ends_with(to), "{error}");
+        }
+        assert_eq!(fake.object("c").unwrap(), "other");
+        Ok(())
+    };
+    runtime.wait(work).unwrap();
+}
+
+/// An object too long for one request goes through this process, whole and in order, and a failure leaves nothing.
+#[test]
+fn copies_that_the_store_does_not_make() {
+    let runtime = IoRuntime::new(2).unwrap();
+    let bytes = whole(3 * PART + 1000);
+    let len = bytes.len() as u64;
+    let fake = Fake::new();
+    let (runtime_too, options) = (runtime.clone(), options(BRIEF));
+    let work = async move {
+        let store = store_copying_up_to(&fake, &options, &runtime_too, Some(len - 1));
+        store.put(&key("a"), bytes.clone()).await?;
+        let copied = store.copy(&key("a"), &key("b"), len).await?;
+        assert_eq!(
+            (copied.kind, copied.streamed_bytes),
+            (CopyKind::Streamed, len)
+        );
+        assert_eq!(copied.xxh3, Some(xxhash_rust::xxh3::xxh3_128(&bytes)));
+        assert!(fake.object("b").unwrap() == bytes);
+        assert_eq!(fake.sent("CopyObject"), 0);
+
+        fake.set_plan(|operation, sent| {
+            (operation == "GetObject" && sent == 3).then_some(Fault::Denied)
+        });
+        let error = store.copy(&key("a"), &key("c"), len).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(fake.object("c").is_none());
+        assert!(fake.0.state.lock().unwrap().uploads.is_empty());
+
+        let store = store_copying_up_to(&fake, &options, &runtime_too, None);
+        assert_eq!(store.capabilities().copy, CopyKind::Streamed);
         Ok(())
     };
     runtime.wait(work).unwrap();
