@@ -14,8 +14,9 @@
 //! What RocksDB checks when it opens the result (`CheckConsistencyDetails` of `db/version_builder.cc`) holds: files of a level above 0
 //! do not overlap, since ranges of parts do not. Files of level 0 are ordered by epoch number, and two of the same number must not
 //! overlap. Those of different parts do not, but a compaction inside level 0 may join them, under the smallest number of its inputs, to one
-//! that overlaps all of them: so where parts meet, every file of level 0 gets a number of its own, above those of the levels below. What
-//! RocksDB assigns next is above the largest that it finds (`RecoverEpochNumbers` of `db/version_set.cc`).
+//! that overlaps all of them: so where parts meet, every file of level 0 gets a number of its own, above those of the levels below.
+//! `db/import_column_family_job.cc` does the same for the same reason. What RocksDB assigns next is above the largest that it finds
+//! (`RecoverEpochNumbers` of `db/version_set.cc`).
 //!
 //! The id of the database is that of the first source that has one: as when a snapshot is restored as it is. RocksDB writes it into the
 //! IDENTITY file, which no restore brings (`DBImpl::SetupDBId`). Databases of one id do not meet in the names of files: these have the

@@ -23,10 +23,7 @@ mod wire;
 
 use std::collections::HashSet;
 
-#[cfg_attr(
-    not(test),
-    expect(unused_imports, reason = "the module's face")
-)]
+#[cfg_attr(not(test), expect(unused_imports, reason = "the module's face"))]
 pub(crate) use compose::{Composed, ComposedFile, Dropped, Part, compose, straddles};
 use edit::{Edit, MAX_FILE_NUMBER, MAX_SEQUENCE};
 use lazurite_env::ErrorKind;
