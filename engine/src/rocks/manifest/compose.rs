@@ -1,26 +1,27 @@
 //! One MANIFEST from several: the files of some key groups of some snapshots, under new numbers.
 //!
-//! Stored keys begin with their key group, two bytes in big-endian order, so the groups of a [`Part`] are one range of keys. A file
-//! belongs to a part where its range of keys touches that range. Nothing is known of the inside of a file: one that reaches beyond
-//! the range is kept whole and *straddles*.
+//! Stored keys begin with their key group, two bytes in big-endian order, so the groups of a [`Part`] are one range of
+//! keys. A file belongs to a part where its range of keys touches that range. Nothing is known of the inside of a file: one
+//! that reaches beyond the range is kept whole and *straddles*.
 //!
 //! Invariants:
-//! * Inside its range, a part reads as its source did: every file that may hold a key of it is there, in the level and in the order
-//!   that it had. Sequence numbers stay, and the new database goes on above all of them.
-//! * **Outside its range, a straddling file tells old news**: values that were overwritten and keys that were deleted in files that
-//!   are not here. Nobody may ever read them. So parts share a column family only where none of their files straddles.
+//! * Inside its range, a part reads as its source did: every file that may hold a key of it is there, in the level and in
+//!   the order that it had. Sequence numbers stay, and the new database goes on above all of them.
+//! * **Outside its range, a straddling file tells old news**: values that were overwritten and keys that were deleted in
+//!   files that are not here. Nobody may ever read them. So parts share a column family only where none of their files
+//!   straddles.
 //! * The same arguments give the same result.
 //!
-//! What RocksDB checks when it opens the result (`CheckConsistencyDetails` of `db/version_builder.cc`) holds: files of a level above 0
-//! do not overlap, since ranges of parts do not. Files of level 0 are ordered by epoch number, and two of the same number must not
-//! overlap. Those of different parts do not, but a compaction inside level 0 may join them, under the smallest number of its inputs, to one
-//! that overlaps all of them: so where parts meet, every file of level 0 gets a number of its own, above those of the levels below.
-//! `db/import_column_family_job.cc` does the same for the same reason. What RocksDB assigns next is above the largest that it finds
-//! (`RecoverEpochNumbers` of `db/version_set.cc`).
+//! What RocksDB checks when it opens the result (`CheckConsistencyDetails` of `db/version_builder.cc`) holds: files of a
+//! level above 0 do not overlap, since ranges of parts do not. Files of level 0 are ordered by epoch number, and two of the
+//! same number must not overlap. Those of different parts do not, but a compaction inside level 0 may join them, under the
+//! smallest number of its inputs, to one that overlaps all of them: so where parts meet, every file of level 0 gets a
+//! number of its own, above those of the levels below. `db/import_column_family_job.cc` does the same for the same reason.
+//! What RocksDB assigns next is above the largest that it finds (`RecoverEpochNumbers` of `db/version_set.cc`).
 //!
-//! The id of the database is that of the first source that has one: as when a snapshot is restored as it is. RocksDB writes it into the
-//! IDENTITY file, which no restore brings (`DBImpl::SetupDBId`). Databases of one id do not meet in the names of files: these have the
-//! session in them, which is new at every open.
+//! The id of the database is that of the first source that has one: as when a snapshot is restored as it is. RocksDB writes
+//! it into the IDENTITY file, which no restore brings (`DBImpl::SetupDBId`). Databases of one id do not meet in the names
+//! of files: these have the session in them, which is new at every open.
 
 use std::collections::HashSet;
 
@@ -103,8 +104,8 @@ struct Kept<'a> {
     epoch: u64,
 }
 
-/// True where a file of `column` holds keys of `keep`, as far as its range tells, and may hold others: such a part needs a target
-/// of its own. False where there is no such column.
+/// True where a file of `column` holds keys of `keep`, as far as its range tells, and may hold others: such a part needs a
+/// target of its own. False where there is no such column.
 pub(crate) fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
     manifest.column(column).is_some_and(|column| {
         let mut files = column.files.iter();
@@ -114,13 +115,14 @@ pub(crate) fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> 
 
 /// Composes a MANIFEST with the column families `targets`, besides the default one, of `parts` of `sources`.
 ///
-/// A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one, where that
-/// is free; else a new one above all numbers of all sources.
+/// A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one,
+/// where that is free; else a new one above all numbers of all sources.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] for parts that cannot be: indices out of range, an empty range, a target named twice or as the default column
-/// family, and parts of one target whose ranges overlap or that [straddle](straddles). An [unsupported](ErrorKind::Unsupported)
-/// [`Error::Env`] for files in another order than that of plain bytes, or without epoch numbers.
+/// [`Error::InvalidOption`] for parts that cannot be: indices out of range, an empty range, a target named twice or as the
+/// default column family, and parts of one target whose ranges overlap or that [straddle](straddles). An
+/// [unsupported](ErrorKind::Unsupported) [`Error::Env`] for files in another order than that of plain bytes, or without
+/// epoch numbers.
 pub(crate) fn compose(
     sources: &[Manifest],
     targets: &[String],

@@ -1,7 +1,8 @@
 //! One record of a MANIFEST: a change of the set of files. Authority: `db/version_edit.h` and `db/version_edit.cc`.
 //!
-//! What concerns the WAL is read and left out: no WAL belongs to a copied MANIFEST, and a number of one kept by mistake would have
-//! RocksDB pass over the logs of the database that is made of it. Compaction cursors are left out too; they are only a hint.
+//! What concerns the WAL is read and left out: no WAL belongs to a copied MANIFEST, and a number of one kept by mistake
+//! would have RocksDB pass over the logs of the database that is made of it. Compaction cursors are left out too; they are
+//! only a hint.
 
 use super::{
     ManifestFile, Problem,

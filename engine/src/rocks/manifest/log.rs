@@ -1,11 +1,11 @@
 //! RocksDB's record log, as a MANIFEST uses it. Authority: `db/log_format.h`, `db/log_reader.cc`, `db/log_writer.cc`.
 //!
-//! The file is cut into blocks of 32 KiB. A record is one fragment or several; no fragment crosses the end of a block, and fewer
-//! than seven bytes that are left there are zero. A fragment is `[masked crc32c u32 LE][length u16 LE][type u8][bytes]`, the
-//! checksum over type and bytes.
+//! The file is cut into blocks of 32 KiB. A record is one fragment or several; no fragment crosses the end of a block, and
+//! fewer than seven bytes that are left there are zero. A fragment is
+//! `[masked crc32c u32 LE][length u16 LE][type u8][bytes]`, the checksum over type and bytes.
 //!
-//! RocksDB forgives a torn end, which a crash leaves. Here every byte counts: what is read is a copy that was written whole, so
-//! whatever does not fit is damage.
+//! RocksDB forgives a torn end, which a crash leaves. Here every byte counts: what is read is a copy that was written
+//! whole, so whatever does not fit is damage.
 
 use std::borrow::Cow;
 

@@ -1,10 +1,12 @@
 //! RocksDB's MANIFEST: which files make up a database, read and written without RocksDB.
 //!
-//! It is there for one thing: state that is restored to other key groups than it was written for needs one MANIFEST made from those
-//! of several snapshots, and no table file may be opened for it ([`compose()`]). Why it is our own: `docs/decisions/0011-manifests-are-composed.md`.
+//! It is there for one thing: state that is restored to other key groups than it was written for needs one MANIFEST made
+//! from those of several snapshots, and no table file may be opened for it ([`compose()`]). Why it is our own:
+//! `docs/decisions/0011-manifests-are-composed.md`.
 //!
-//! The format is that of RocksDB 11.8.1, to which the workspace is pinned exactly; each file names the sources that are its authority.
-//! With another version, look at them again and run the tests, which read what RocksDB writes and have it open what is written here.
+//! The format is that of RocksDB 11.8.1, to which the workspace is pinned exactly; each file names the sources that are its
+//! authority. With another version, look at them again and run the tests, which read what RocksDB writes and have it open
+//! what is written here.
 //!
 //! Invariants:
 //! * What is read is a whole copy. Everything in it is verified or refused, nothing is guessed, and no bytes make it panic.
@@ -95,7 +97,8 @@ struct Problem {
 }
 
 impl Manifest {
-    /// Reads the bytes of a MANIFEST, all of them; `path` is for errors.
+    /// Reads the bytes of a MANIFEST, all of them; `path` is for errors. A cut between two records leaves an older
+    /// MANIFEST, which nothing in it tells: the caller has checked the length.
     ///
     /// # Errors
     /// [`Error::SnapshotCorrupt`] where they are not what RocksDB wrote, down to the last byte; an
@@ -117,8 +120,8 @@ impl Manifest {
         decode().map_err(|problem: Problem| problem.of(path))
     }
 
-    /// A MANIFEST as RocksDB writes it afresh (`VersionSet::WriteCurrentStateToManifest`). It opens a database without a WAL: logs
-    /// that may lie about are older than it and do not count.
+    /// A MANIFEST as RocksDB writes it afresh (`VersionSet::WriteCurrentStateToManifest`). It opens a database without a
+    /// WAL: a log that lies about does not count if its number is one that was in use.
     ///
     /// # Errors
     /// [`Error::InvalidOption`] where RocksDB would not open it: numbers, names or ids that are there twice or out of range.

@@ -1,5 +1,5 @@
-//! From records to the state that they lead to. Authority: `db/version_edit_handler.cc`, `db/version_builder.cc` and, for groups,
-//! `AtomicGroupReadBuffer` of `db/version_set.cc`.
+//! From records to the state that they lead to. Authority: `db/version_edit_handler.cc`, `db/version_builder.cc` and, for
+//! groups, `AtomicGroupReadBuffer` of `db/version_set.cc`.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,5 +1,5 @@
-//! MANIFESTs that RocksDB wrote are read here, and those that are written here are opened by RocksDB, with the options of production and
-//! small files.
+//! MANIFESTs that RocksDB wrote are read here, and those that are written here are opened by RocksDB, with the options of
+//! production and small files.
 
 mod composed;
 mod damage;
@@ -53,6 +53,10 @@ fn begin(group: u16) -> Vec<u8> {
 }
 
 fn open(path: &Path, wal: bool, columns: &[&str]) -> Arc<Db> {
+    open_with(path, wal, columns, false)
+}
+
+fn open_with(path: &Path, wal: bool, columns: &[&str], auto_compactions: bool) -> Arc<Db> {
     let env = Env::new().unwrap();
     let stored = match path.join("CURRENT").exists() {
         true => Db::stored_columns(&env, path).unwrap(),
@@ -68,7 +72,7 @@ fn open(path: &Path, wal: bool, columns: &[&str]) -> Arc<Db> {
         write_buffer_bytes: 64 << 10,
         target_file_bytes: 64 << 10,
         level_base_bytes: 128 << 10,
-        auto_compactions: false,
+        auto_compactions,
         ..Default::default()
     };
     Db::open(DbConfig {
@@ -233,9 +237,12 @@ impl Store {
             self.column(name).compact().unwrap();
         }
         self.verify();
-        let mut store = self.reopen();
+        let Store { dir, db, .. } = self;
+        drop(db);
+        let db = open_with(dir.path(), self.wal, &[], true);
+        let mut store = Store { dir, db, ..self };
         store.verify();
-        store.churn(seed + 1, 100);
+        store.churn(seed + 1, 300);
         store.verify();
         store
     }

@@ -110,7 +110,7 @@ fn numbers_are_hinted_or_old_or_new_and_never_twice() {
     let numbers: Vec<_> = composed
         .files
         .iter()
-        .map(|file| (file.source, file.number, file.new_number, file.column))
+        .map(|file: &ComposedFile| (file.source, file.number, file.new_number, file.column))
         .collect();
     assert_eq!(
         numbers,

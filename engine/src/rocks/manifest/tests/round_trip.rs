@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// A database with all that a MANIFEST tells of: files in several levels, overlapping in level 0, deleted, of a column family that was
-/// dropped, and records of several opens.
+/// A database with all that a MANIFEST tells of: files in several levels, overlapping in level 0, deleted, of a column
+/// family that was dropped, and records of several opens.
 fn store() -> Store {
     let mut store = Store::create(&["a", "b"], (0, 20));
     store.churn(1, 600);
