@@ -23,7 +23,7 @@
 //! it into the IDENTITY file, which no restore brings (`DBImpl::SetupDBId`). Databases of one id do not meet in the names
 //! of files: these have the session in them, which is new at every open.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, hash::Hash};
 
 use lazurite_env::ErrorKind;
 
@@ -115,7 +115,7 @@ pub(crate) fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> 
 
 /// Composes a MANIFEST with the column families `targets`, besides the default one, of `parts` of `sources`.
 ///
-/// A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one,
+/// `content` names the bytes of a file, by source and number: one that several parts of a target have is there once. A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one,
 /// where that is free; else a new one above all numbers of all sources.
 ///
 /// # Errors
@@ -123,17 +123,18 @@ pub(crate) fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> 
 /// default column family, and parts of one target whose ranges overlap or that [straddle](straddles). An
 /// [unsupported](ErrorKind::Unsupported) [`Error::Env`] for files in another order than that of plain bytes, or without
 /// epoch numbers.
-pub(crate) fn compose(
+pub(crate) fn compose<C: Eq + Hash>(
     sources: &[Manifest],
     targets: &[String],
     parts: &[Part],
+    content: impl Fn(usize, u64) -> C,
     number_hint: impl Fn(usize, u64) -> Option<u64>,
 ) -> Result<Composed> {
     check(sources, targets, parts)?;
     let mut kept = Vec::new();
     for (into, target) in targets.iter().enumerate() {
         let parts: Vec<&Part> = parts.iter().filter(|part| part.into == into).collect();
-        kept.push(gather(sources, target, &parts)?);
+        kept.push(gather(sources, target, &parts, &content)?);
     }
     let all: Vec<&Kept> = kept.iter().flatten().collect();
     let (numbers, first_free) = numbers(sources, &all, number_hint)?;
@@ -199,13 +200,20 @@ fn check(sources: &[Manifest], targets: &[String], parts: &[Part]) -> Result<()>
 }
 
 /// The files of one target, as a MANIFEST has them, but for their numbers.
-fn gather<'a>(sources: &'a [Manifest], target: &str, parts: &[&Part]) -> Result<Vec<Kept<'a>>> {
-    let mut ranges: Vec<(u16, u16)> = parts.iter().map(|part| part.keep).collect();
-    ranges.sort_unstable();
-    if ranges.windows(2).any(|pair| pair[0].1 >= pair[1].0) {
-        return Err(invalid(format!("key groups of {target} come twice")));
+fn gather<'a, C: Eq + Hash>(
+    sources: &'a [Manifest],
+    target: &str,
+    parts: &[&Part],
+    content: impl Fn(usize, u64) -> C,
+) -> Result<Vec<Kept<'a>>> {
+    for (i, a) in parts.iter().enumerate() {
+        if let Some(b) = parts[..i].iter().find(|b| !may_join(sources, a, b, &content)) {
+            return Err(invalid(format!(
+                "of {target}, {a:?} and {b:?} cannot be in one column family; give each one of its own"
+            )));
+        }
     }
-    let mut kept = Vec::new();
+    let (mut kept, mut seen) = (Vec::new(), HashSet::new());
     for part in parts {
         let Some(column) = sources[part.source].column(part.column) else {
             continue;
@@ -214,32 +222,40 @@ fn gather<'a>(sources: &'a [Manifest], target: &str, parts: &[&Part]) -> Result<
             let reason = format!("its keys are ordered by {}", column.comparator);
             return Err(unsupported(part.column, reason));
         }
-        for file in &column.files {
-            let reach = reach(file, part.keep);
-            if reach == Reach::Outside {
-                continue;
-            }
+        for file in files(sources, part) {
             if file.epoch == 0 {
                 let reason = format!("file {} has no epoch number", file.number);
                 return Err(unsupported(part.column, reason));
             }
+            if !seen.insert(content(part.source, file.number)) {
+                continue;
+            }
             kept.push(Kept {
                 source: part.source,
                 file,
-                straddles: reach == Reach::Beyond,
+                straddles: !is_inside(file, parts),
                 epoch: file.epoch,
             });
         }
     }
     if parts.len() > 1 {
-        if kept.iter().any(|kept| kept.straddles) {
-            return Err(invalid(format!(
-                "files of {target} reach beyond their key groups; give each part a column family of its own"
-            )));
-        }
         renumber_level_0(&mut kept);
     }
     Ok(kept)
+}
+
+/// True where all keys that `file` may hold are in the ranges of `parts`.
+fn is_inside(file: &ManifestFile, parts: &[&Part]) -> bool {
+    let mut ranges: Vec<(u16, u16)> = parts.iter().map(|part| part.keep).collect();
+    ranges.sort_unstable();
+    let mut runs: Vec<(u16, u16)> = Vec::new();
+    for (start, end) in ranges {
+        match runs.last_mut() {
+            Some(last) if last.1.checked_add(1) == Some(start) => last.1 = end,
+            _ => runs.push((start, end)),
+        }
+    }
+    runs.into_iter().any(|run| reach(file, run) == Reach::Inside)
 }
 
 /// Gives the files of level 0 epoch numbers of their own: see the module. Of one source, the order stays.

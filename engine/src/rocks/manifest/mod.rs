@@ -25,8 +25,9 @@ mod wire;
 
 use std::collections::HashSet;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the module's face"))]
-pub(crate) use compose::{Composed, ComposedFile, Dropped, Part, compose, straddles};
+#[cfg(test)]
+pub(crate) use compose::{ComposedFile, Dropped};
+pub(crate) use compose::{Composed, Part, compose, may_join};
 use edit::{Edit, MAX_FILE_NUMBER, MAX_SEQUENCE};
 use lazurite_env::ErrorKind;
 use replay::Replay;

@@ -269,7 +269,7 @@ fn changed_records_do_not_make_it_panic() {
                 into: 0,
                 keep: (0, 2),
             };
-            let _ = compose(&[manifest], &["a".into()], &[part], |_, number| {
+            let _ = compose(&[manifest], &["a".into()], &[part], own, |_, number| {
                 Some(number)
             });
         }

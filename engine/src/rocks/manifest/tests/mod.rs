@@ -116,7 +116,7 @@ fn place(bytes: &[u8], number: u64, files: &[(PathBuf, u64)]) -> TempDir {
 fn build(sources: &[&Snapshot], targets: &[&str], parts: &[Part]) -> Result<(TempDir, Composed)> {
     let manifests: Vec<Manifest> = sources.iter().map(|s| s.manifest.clone()).collect();
     let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
-    let composed = compose(&manifests, &targets, parts, |_, _| None)?;
+    let composed = compose(&manifests, &targets, parts, own, |_, _| None)?;
     let bytes = composed.manifest.encode()?;
     assert_eq!(Manifest::decode("m", &bytes).unwrap(), composed.manifest);
     let files: Vec<(PathBuf, u64)> = composed

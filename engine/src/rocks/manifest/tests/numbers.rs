@@ -49,6 +49,7 @@ fn kept(file: ManifestFile, keep: (u16, u16)) -> Option<bool> {
         &[manifest(vec![file])],
         &["a".into()],
         &[part(0, keep)],
+        own,
         |_, _| None,
     );
     let files = composed.unwrap().files;
@@ -106,7 +107,7 @@ fn numbers_are_hinted_or_old_or_new_and_never_twice() {
         },
     ];
     let targets = ["a".to_string(), "b".to_string()];
-    let composed = compose(&sources, &targets, &parts, hint).unwrap();
+    let composed = compose(&sources, &targets, &parts, own, hint).unwrap();
     let numbers: Vec<_> = composed
         .files
         .iter()
@@ -147,7 +148,7 @@ fn one_file_may_go_into_two_columns() {
         },
     ];
     let targets = ["a".to_string(), "b".to_string()];
-    let composed = compose(&source, &targets, &parts, |_, number| Some(number)).unwrap();
+    let composed = compose(&source, &targets, &parts, own, |_, number| Some(number)).unwrap();
     let numbers: Vec<u64> = composed.files.iter().map(|f| f.new_number).collect();
     assert_eq!(numbers, [10, 50]);
     composed.manifest.encode().unwrap();
@@ -158,7 +159,7 @@ fn what_cannot_be_is_refused() {
     let source = || manifest(vec![file(10, &[0, 0], &[0, 9])]);
     let compose = |source: Manifest, targets: &[&str], parts: &[Part]| {
         let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
-        compose(&[source], &targets, parts, |_, _| None).map(|_| ())
+        compose(&[source], &targets, parts, own, |_, _| None).map(|_| ())
     };
     let all = part(0, (0, 9));
     compose(source(), &["a"], &[all]).unwrap();
