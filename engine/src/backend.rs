@@ -32,8 +32,8 @@ use crate::{
     },
     stats::TierStats,
     table::{
-        MapState, MapStateDescriptor, TableContext, TableDescriptor, TableSchema, Tables, ValueState,
-        ValueStateDescriptor, WriteBatch,
+        MapState, MapStateDescriptor, TableContext, TableDescriptor, TableSchema, Tables,
+        ValueState, ValueStateDescriptor, WriteBatch,
     },
 };
 
@@ -184,10 +184,16 @@ impl StateBackend {
     /// is durable once [`PendingSnapshot::wait`] returned.
     ///
     /// # Errors
-    /// [`Error::SnapshotInProgress`] where the one before has not ended; [`Error::SnapshotConflict`] once another writer was
+    /// [`Error::PartOfSnapshot`] where the backend was restored from a snapshot that holds more than it does; [`Error::SnapshotInProgress`] where the one before has not ended; [`Error::SnapshotConflict`] once another writer was
     /// found to have taken over the job: open a backend anew to go on from what that one wrote; what the disk or RocksDB
     /// answered.
     pub fn snapshot(&self, options: SnapshotOptions) -> Result<PendingSnapshot> {
+        if let Some(id) = self.snapshots.part_of {
+            return Err(Error::PartOfSnapshot {
+                id,
+                range: self.context.range,
+            });
+        }
         let mut running = lock(&self.running);
         if running.as_ref().is_some_and(Running::goes_on) {
             return Err(Error::SnapshotInProgress);

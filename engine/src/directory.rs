@@ -21,9 +21,7 @@ use lazurite_env::{Env, EnvExt, FileLock};
 use lazurite_tiering::framed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{
-    Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::Tables,
-};
+use crate::{Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::Tables};
 
 const IDENTITY: &str = "LAZURITE";
 const LOCK: &str = "LOCK";

@@ -119,7 +119,8 @@ pub enum Error {
     /// A snapshot does not hold every key group that the backend is to own.
     #[error(
         "snapshot {id} holds of operator {operator} the key groups {} but {requested} are asked for; ask for a range inside them, with \
-         the same number of key groups and the operator's name of then", ranges(stored)
+         the same number of key groups and the operator's name of then",
+        ranges(stored)
     )]
     RangeNotCovered {
         /// The snapshot.
@@ -130,6 +131,18 @@ pub enum Error {
         stored: Vec<KeyGroupRange>,
         /// What the backend is to own.
         requested: KeyGroupRange,
+    },
+
+    /// A backend that holds a part of a job was asked for a snapshot of the job.
+    #[error(
+        "this backend holds the key groups {range} alone of what snapshot {id} holds: a snapshot of it would be one of the job \
+         without the rest; have a coordinator complete one of all subtasks"
+    )]
+    PartOfSnapshot {
+        /// The snapshot that it was restored from.
+        id: u64,
+        /// The key groups that it holds.
+        range: KeyGroupRange,
     },
 
     /// The local directory cannot be used.

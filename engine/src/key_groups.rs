@@ -97,6 +97,14 @@ impl KeyGroupRange {
         (start <= end).then_some(KeyGroupRange { start, end })
     }
 
+    /// The smallest range with all key groups of both.
+    pub(crate) fn hull(&self, other: KeyGroupRange) -> KeyGroupRange {
+        KeyGroupRange {
+            start: self.start.min(other.start),
+            end: self.end.max(other.end),
+        }
+    }
+
     /// The key groups in ascending order.
     pub fn iter(&self) -> RangeInclusive<u16> {
         self.start..=self.end

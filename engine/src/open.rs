@@ -5,7 +5,7 @@
 //! [`restore`](crate::restore).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -99,27 +99,25 @@ pub(crate) fn prepare(
         if let Some(newest) = newest {
             refuse_stale(options, &directory, newest)?;
             state = state_of(newest, wanted);
+            known.part_of = part_of(newest, wanted);
         }
         if let Some(state) = state {
-            known.heat = Heat::of_state(state);
+            known.heat = Heat::of(&state.files);
         }
         known.registry = kept_registry(&store, &runtime, &layout, &union, state)?;
         (union, directory.tables()?)
     } else if let Some(chosen) = chosen {
-        let plan = restore::plan(&store, &runtime, &layout, &chosen, wanted)?;
+        let plan = restore::plan(&store, &runtime, &layout, &chosen, wanted, &numbers(&found))?;
+        known.part_of = part_of(&chosen.metadata, wanted);
         phases.ended("fetch");
         let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
-        let tables = Tables {
-            schemas: plan.state().tables.clone(),
-            columns: plan.state().columns.clone(),
-        };
+        let tables = plan.tables.clone();
         directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
-        known.heat = Heat::of_state(plan.state());
-        let (registry, restored) = plan.apply(&union)?;
-        known.registry = registry;
-        report = Some(restored);
+        let restored = plan.apply(&union)?;
+        (known.heat, known.registry) = (restored.heat, restored.registry);
+        report = Some(restored.report);
         known.history.completed(Arc::new(chosen.metadata));
         (union, tables)
     } else {
@@ -288,11 +286,31 @@ fn check_fits(options: &StateBackendBuilder, metadata: &SnapshotMetadata) -> Res
         .try_for_each(|state| check_declared(options, &state.tables))
 }
 
+/// The snapshot's number, where it holds more than what is wanted.
+fn part_of(metadata: &SnapshotMetadata, wanted: Wanted<'_>) -> Option<u64> {
+    let is_ours = |state: &SubtaskState| {
+        state.operator == wanted.operator && wanted.range.covers(state.key_group_range)
+    };
+    (!metadata.subtasks.iter().all(is_ours)).then_some(metadata.id)
+}
+
+/// The numbers of the table files that the directory knows, by their objects.
+fn numbers(union: &Option<Arc<UnionEnv>>) -> HashMap<String, u64> {
+    let entries = union.iter().flat_map(|union| union.entries());
+    entries
+        .filter_map(|entry| {
+            let number = entry.name.strip_suffix(".sst")?.parse().ok()?;
+            Some((entry.file.key.to_string(), number))
+        })
+        .collect()
+}
+
 /// The state of exactly these key groups, if the snapshot has one.
 fn state_of<'a>(metadata: &'a SnapshotMetadata, wanted: Wanted<'_>) -> Option<&'a SubtaskState> {
-    metadata.subtasks.iter().find(|state| {
-        state.operator == wanted.operator && state.key_group_range == wanted.range
-    })
+    metadata
+        .subtasks
+        .iter()
+        .find(|state| state.operator == wanted.operator && state.key_group_range == wanted.range)
 }
 
 fn check_declared(options: &StateBackendBuilder, stored: &[TableSchema]) -> Result<()> {
@@ -337,16 +355,15 @@ fn kept_registry(
 ) -> Result<Registry> {
     let mut registry = Registry::default();
     if let Some(newest) = newest {
-        let mut kept = newest.clone();
-        kept.files.retain(|file| {
+        let mut kept = newest.files.clone();
+        kept.retain(|file| {
             union.get(&file.name).is_some_and(|entry| {
                 entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
             })
         });
-        registry = Registry::of(&kept, layout)?;
+        registry = Registry::of(&kept, &newest.tails, layout)?;
         // A complete snapshot needs them, so they are in the store.
-        kept.files
-            .iter()
+        kept.iter()
             .for_each(|file| union.confirm_stored(&file.name));
     }
     let mut rest = union.entries();

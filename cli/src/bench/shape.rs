@@ -122,7 +122,7 @@ pub fn ensure(
     let snapshots = SnapshotStore::new(store.clone(), runtime.clone());
     let newest = || -> Result<Option<usize>> {
         Ok(match snapshots.list(&shape.job())?.pop() {
-            Some((_, metadata)) => Some(metadata?.files.len()),
+            Some((_, metadata)) => Some(metadata?.files().count()),
             None => None,
         })
     };

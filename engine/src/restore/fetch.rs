@@ -46,8 +46,9 @@ pub(super) fn fetch(
         let manifest = &state.manifest;
         check_length(lengths, &manifest.key, manifest.len)?;
         let tails = state.tails.iter().map(|t| (&t.key, t.len, t.checksum));
-        for (key, len, checksum) in
-            [(&manifest.key, manifest.len, manifest.checksum)].into_iter().chain(tails)
+        for (key, len, checksum) in [(&manifest.key, manifest.len, manifest.checksum)]
+            .into_iter()
+            .chain(tails)
         {
             wanted.push(Wanted {
                 key: layout.own(key)?,

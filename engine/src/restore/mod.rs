@@ -14,12 +14,17 @@ mod local;
 mod rescale;
 mod sources;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use lazurite_env::{IoRuntime, remote::RemoteStore};
 use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
+use fetch::Fetched;
 use local::SmallFiles;
 pub(crate) use local::{clear_current, has_database, wipe};
 
@@ -27,12 +32,14 @@ use crate::{
     Error, Result,
     key_groups::KeyGroupRange,
     snapshot::{
-        SubtaskState,
+        SnapshotFile, SubtaskState, TailsRef,
+        heat::Heat,
         layout::JobLayout,
         metadata::user_bytes,
         registry::Registry,
         store::{Found, as_damage},
     },
+    table::Tables,
 };
 
 /// What a backend came back with when it was opened.
@@ -68,7 +75,9 @@ pub(crate) struct Wanted<'a> {
 
 /// A restore of which everything is fetched and checked, and nothing done.
 pub(crate) struct Plan {
-    state: SubtaskState,
+    /// What the backend will hold.
+    pub(crate) tables: Tables,
+    heat: Heat,
     small: SmallFiles,
     entries: Vec<CatalogEntry>,
     tails: Bytes,
@@ -77,29 +86,26 @@ pub(crate) struct Plan {
 }
 
 /// Fetches and checks what a restore of the snapshot `found` needs. Blocks for one round of requests, however many and large the
-/// table files are. Changes nothing, so that a damaged snapshot costs nobody a local database that is whole.
+/// table files are. `local`: the numbers of the table files that the directory has, by their objects. Changes nothing, so that a damaged snapshot costs nobody a local database that is whole.
 pub(crate) fn plan(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
     found: &Found,
     wanted: Wanted<'_>,
+    local: &HashMap<String, u64>,
 ) -> Result<Plan> {
     let metadata = &found.metadata;
     let sources = sources::choose(metadata, wanted)?;
     let fetched = fetch::fetch(store, runtime, layout, &found.lengths, &sources)?;
-    let Restored { state, small, tails } = match (&sources[..], fetched) {
-        ([same], fetched) if same.key_group_range == wanted.range => Restored {
-            small: SmallFiles::new(&same.manifest, &fetched[0].manifest)?,
-            state: (*same).clone(),
-            tails: fetched.into_iter().flat_map(|of| of.tails).collect(),
-        },
-        (sources, fetched) => rescale::compose(sources, fetched, wanted)?,
+    let restored = match &sources[..] {
+        [same] if same.key_group_range == wanted.range => Restored::same(same, fetched)?,
+        sources => rescale::compose(sources, fetched, wanted, local)?,
     };
-    let (entries, tails) = catalog(layout, &state, &tails)?;
+    let (entries, tails) = catalog(layout, &restored)?;
     // What `SnapshotMetadata::decode` lets pass, the catalog does too; should it not, then now.
     CatalogEntry::check_all(&entries, tails.len() as u64).map_err(as_damage)?;
-    let registry = Registry::of(&state, layout)?;
+    let registry = Registry::of(&restored.files, &restored.tails, layout)?;
     let subtasks = metadata.subtasks.iter();
     let report = RestoreReport {
         snapshot_id: metadata.id,
@@ -111,15 +117,16 @@ pub(crate) fn plan(
                 Ok((subtask.key_group_range, user))
             })
             .collect::<Result<_>>()?,
-        files: state.files.len() as u64,
-        bytes: state.data_bytes(),
+        files: restored.files.len() as u64,
+        bytes: restored.files.iter().map(|file| file.len).sum(),
         reused_files: 0,
         reused_bytes: 0,
         elapsed: Duration::ZERO,
     };
     Ok(Plan {
-        state,
-        small,
+        tables: restored.tables,
+        heat: Heat::of(&restored.files),
+        small: restored.small,
         entries,
         tails,
         registry,
@@ -129,52 +136,77 @@ pub(crate) fn plan(
 
 /// A state as it is brought back: that of one subtask, or one that was composed of several.
 struct Restored {
-    state: SubtaskState,
+    tables: Tables,
     small: SmallFiles,
-    /// The objects of the state's tails.
-    tails: Vec<Bytes>,
+    files: Vec<SnapshotFile>,
+    tails: Vec<TailsRef>,
+    /// What is in them.
+    tails_bytes: Vec<Bytes>,
+}
+
+impl Restored {
+    /// The state of exactly one subtask, as it was.
+    fn same(state: &SubtaskState, fetched: Vec<Fetched>) -> Result<Restored> {
+        let (mut small, mut tails_bytes) = (None, Vec::new());
+        for fetched in fetched {
+            small = Some(SmallFiles::new(&state.manifest, &fetched.manifest)?);
+            tails_bytes.extend(fetched.tails);
+        }
+        Ok(Restored {
+            tables: Tables {
+                schemas: state.tables.clone(),
+                columns: state.columns.clone(),
+            },
+            small: small.ok_or(Error::Closed)?, // one was asked for
+            files: state.files.clone(),
+            tails: state.tails.clone(),
+            tails_bytes,
+        })
+    }
 }
 
 impl Plan {
-    /// What the backend will hold.
-    pub(crate) fn state(&self) -> &SubtaskState {
-        &self.state
-    }
-
     /// Brings the local directory of `union`, whose `CURRENT` is gone, to the state of the snapshot. Blocks for some small
     /// local writes.
-    pub(crate) fn apply(self, union: &UnionEnv) -> Result<(Registry, RestoreReport)> {
+    pub(crate) fn apply(self, union: &UnionEnv) -> Result<Done> {
         let (id, files) = (self.report.snapshot_id, self.entries.len());
         let span = tracing::info_span!("restore", id, files);
         let _entered = span.enter();
         let reuse = union.restore(self.entries, self.tails, &format!("chk-{id}.tails"))?;
         self.small.write(union)?;
         tracing::info!(reused_files = reuse.files, "restored");
-        let report = RestoreReport {
-            reused_files: reuse.files,
-            reused_bytes: reuse.bytes,
-            ..self.report
-        };
-        Ok((self.registry, report))
+        Ok(Done {
+            heat: self.heat,
+            registry: self.registry,
+            report: RestoreReport {
+                reused_files: reuse.files,
+                reused_bytes: reuse.bytes,
+                ..self.report
+            },
+        })
     }
 }
 
+/// What is known after a restore.
+pub(crate) struct Done {
+    pub(crate) heat: Heat,
+    pub(crate) registry: Registry,
+    pub(crate) report: RestoreReport,
+}
+
 /// The catalog of a state, and its files' tails one after another.
-fn catalog(
-    layout: &JobLayout,
-    state: &SubtaskState,
-    objects: &[Bytes],
-) -> Result<(Vec<CatalogEntry>, Bytes)> {
+fn catalog(layout: &JobLayout, restored: &Restored) -> Result<(Vec<CatalogEntry>, Bytes)> {
     let mut tails = BytesMut::new();
-    let mut entries = Vec::with_capacity(state.files.len());
-    for file in &state.files {
+    let mut entries = Vec::with_capacity(restored.files.len());
+    for file in &restored.files {
         let mut tail = None;
         if let Some((object, offset)) = file.tail {
             // `SnapshotMetadata::decode` checked that the tail lies inside its object, `fetch` the object's length.
-            let bytes = &objects[object as usize][offset as usize..][..file.tail_len() as usize];
+            let bytes = &restored.tails_bytes[object as usize][offset as usize..]
+                [..file.tail_len() as usize];
             if Checksum::of(bytes) != file.tail_checksum {
                 return Err(Error::SnapshotCorrupt {
-                    path: state.tails[object as usize].key.clone(),
+                    path: restored.tails[object as usize].key.clone(),
                     reason: format!("what it holds at {offset} is not the tail of {}", file.key),
                 });
             }

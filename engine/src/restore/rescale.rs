@@ -16,16 +16,18 @@ use super::{Restored, Wanted, fetch::Fetched, local::SmallFiles};
 use crate::{
     Error, Result,
     key_groups::KeyGroupRange,
-    rocks::manifest::{self, Composed, Manifest, Part},
-    snapshot::{ManifestRef, SnapshotFile, SubtaskState, TailsRef},
-    table::{TableColumn, TableSchema},
+    rocks::manifest::{self, Manifest, Part},
+    snapshot::{SnapshotFile, SubtaskState, TailsRef},
+    table::{TableColumn, TableSchema, Tables},
 };
 
-/// The state of the key groups `wanted`, of which `sources` hold each one once, in ascending order.
+/// The state of the key groups `wanted`, of which `sources` hold each one once, in ascending order. `local`: the numbers of table files that
+/// are on the local disk, by their objects.
 pub(super) fn compose(
     sources: &[&SubtaskState],
     fetched: Vec<Fetched>,
     wanted: Wanted<'_>,
+    local: &HashMap<String, u64>,
 ) -> Result<Restored> {
     let mut manifests = Vec::with_capacity(sources.len());
     for (state, fetched) in sources.iter().zip(&fetched) {
@@ -38,15 +40,30 @@ pub(super) fn compose(
     let tables = tables(sources)?;
     let (mut columns, mut parts) = (Vec::new(), Vec::new());
     for table in &tables {
-        for group in groups(&manifests, parts_of(sources, table, wanted.range), content) {
+        let groups = groups(&manifests, parts_of(sources, table, wanted.range), content);
+        let column = match groups.len() {
+            1 => TableColumn::whole,
+            _ => TableColumn::part,
+        };
+        for group in groups {
             let into = columns.len();
-            columns.push(group.range);
+            columns.push(column(&table.name, group.range));
             parts.extend(group.parts.into_iter().map(|part| Part { into, ..part }));
         }
     }
-    let columns = name(&tables, columns);
     let targets: Vec<String> = columns.iter().map(|c| c.column.clone()).collect();
-    let composed = manifest::compose(&manifests, &targets, &parts, content, |_, _| None)?;
+    let composed = manifest::compose(&manifests, &targets, &parts, content, |source, number| {
+        // What is on the local disk keeps its name, and so its bytes.
+        local.get(content(source, number)?).copied()
+    })?;
+    let dropped = composed.dropped.iter();
+    tracing::info!(
+        range = %wanted.range,
+        columns = columns.len(),
+        files = composed.files.len(),
+        dropped_files = dropped.map(|dropped| dropped.files).sum::<u64>(),
+        "composed",
+    );
     let mut tails = Tails::default();
     let files = composed
         .files
@@ -67,24 +84,15 @@ pub(super) fn compose(
             })
         })
         .collect::<Result<Vec<_>>>()?;
-    let (small, manifest) = small_files(&composed)?;
-    let mut state = SubtaskState {
-        operator: wanted.operator.to_owned(),
-        writer: String::new(),
-        key_groups: wanted.key_groups,
-        key_group_range: wanted.range,
-        tables,
-        columns,
-        user_metadata: Default::default(),
-        manifest,
-        tails: tails.objects,
-        files,
-    };
-    state.files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Restored {
-        state,
-        small,
-        tails: tails.bytes,
+        tables: Tables {
+            schemas: tables,
+            columns,
+        },
+        small: SmallFiles::composed(composed.manifest_number, composed.manifest.encode()?),
+        files,
+        tails: tails.objects,
+        tails_bytes: tails.bytes,
     })
 }
 
@@ -146,7 +154,10 @@ fn groups<'a, C: PartialEq>(
     let mut groups: Vec<Group> = Vec::new();
     for (range, part) in parts {
         if let Some(last) = groups.last_mut()
-            && last.parts.iter().all(|other| manifest::may_join(manifests, other, &part, &content))
+            && last
+                .parts
+                .iter()
+                .all(|other| manifest::may_join(manifests, other, &part, &content))
         {
             last.range = last.range.hull(range);
             last.parts.push(part);
@@ -156,10 +167,6 @@ fn groups<'a, C: PartialEq>(
         }
     }
     groups
-}
-
-fn small_files(composed: &Composed) -> Result<(SmallFiles, ManifestRef)> {
-    todo!("{composed:?}")
 }
 
 /// The table files of a state by their numbers.

@@ -37,6 +37,7 @@ impl Columns {
     }
 
     /// The only column of its table.
+    #[cfg(test)]
     pub(crate) fn one(column: Column) -> Columns {
         Columns {
             first: column,
@@ -107,7 +108,10 @@ impl Columns {
     pub(crate) fn cursor(&self, lower: Vec<u8>, upper: Vec<u8>) -> Result<Cursor> {
         let db = self.first.db();
         db.check_open()?;
-        let ends = self.more.iter().map(|(start, _)| start.to_be_bytes().to_vec());
+        let ends = self
+            .more
+            .iter()
+            .map(|(start, _)| start.to_be_bytes().to_vec());
         let mut parts = Vec::with_capacity(1);
         let mut from = lower;
         for (column, end) in self.all().zip(ends.chain([upper.clone()])) {

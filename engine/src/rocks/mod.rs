@@ -22,10 +22,6 @@ mod error;
 mod events;
 mod figures;
 mod live_files;
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "what will restore to other key groups comes next")
-)]
 pub(crate) mod manifest;
 mod options;
 mod pool;

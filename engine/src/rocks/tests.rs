@@ -11,7 +11,7 @@ use lazurite_env::{Effect, ErrorKind, FaultEnv, FaultPlan, Op, PosixEnv};
 use rocksdb::Env;
 use tempfile::TempDir;
 
-use super::*;
+use super::{column::Column, *};
 use crate::{Error, RocksDbOptions};
 
 fn open(path: &Path, wal: bool, columns: &[&str]) -> Arc<Db> {
@@ -234,12 +234,15 @@ fn a_closed_database_says_so() {
     db.close();
     assert!(matches!(a.get(b"k").err(), Some(Error::Closed)));
     assert!(matches!(a.put(b"k", b"2"), Err(Error::Closed)));
-    assert!(matches!(columns.multi_get(&[b"k"]).err(), Some(Error::Closed)));
+    assert!(matches!(
+        columns.multi_get(&[b"k"]).err(),
+        Some(Error::Closed)
+    ));
     let after_close = cursor.next_where(|_| true).err().unwrap();
     assert!(matches!(*after_close, Error::Closed));
     assert!(matches!(db.flush_all(), Err(Error::Closed)));
     assert!(matches!(db.create_column("b"), Err(Error::Closed)));
-    drop((cursor, a, db));
+    drop((cursor, columns, a, db));
     drop(open(dir.path(), false, &["a"])); // the lock is gone
 }
 
@@ -376,7 +379,9 @@ fn an_error_below_rocksdb_comes_back_typed_and_passes() {
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     plan.set_filter(|op| op == Op::Read, ".sst");
     plan.fail_from(0, ErrorKind::Unavailable);
-    let mut cursor = columns.cursor(b"key-30".to_vec(), b"key-40".to_vec()).unwrap();
+    let mut cursor = columns
+        .cursor(b"key-30".to_vec(), b"key-40".to_vec())
+        .unwrap();
     let errors = [
         a.get(keys[40]).err().unwrap(),
         columns.multi_get(&keys).err().unwrap(),

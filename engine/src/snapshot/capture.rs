@@ -130,7 +130,7 @@ impl Capture {
     /// Notes the heat of the files.
     pub(crate) fn note_heat(&mut self, heat: &Heat) {
         for file in &mut self.files {
-            file.heat = heat.of(&file.name);
+            file.heat = heat.of_file(&file.name);
         }
     }
 

@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use super::{heat::HALF_LIFE, metadata::SubtaskState};
+use super::{heat::HALF_LIFE, metadata::SnapshotFile};
 
 /// Bytes of a chunk.
 pub(crate) const CHUNK_BYTES: u64 = 64 << 10;
@@ -51,9 +51,9 @@ struct Reads {
 
 impl ChunkHeat {
     /// What a snapshot says, whatever it says.
-    pub(crate) fn of_state(state: &SubtaskState) -> Self {
+    pub(crate) fn of_files(files: &[SnapshotFile]) -> Self {
         let mut left = MAX_TEXT_BYTES;
-        let texts = state.files.iter().filter_map(|file| {
+        let texts = files.iter().filter_map(|file| {
             let text = file.hot.as_deref()?;
             left = left.checked_sub(text.len())?;
             let levels = decode(text, file.len);

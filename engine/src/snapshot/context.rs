@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) retained: usize,
     pub(crate) upload_threads: usize,
     pub(crate) figures: Figures,
+    /// The snapshot that the backend was restored from, where that one holds more than the backend does.
+    pub(crate) part_of: Option<u64>,
     registry: Mutex<Registry>,
     history: Mutex<History>,
     heat: Mutex<Heat>,
@@ -44,6 +46,8 @@ pub(crate) struct Known {
     pub(crate) registry: Registry,
     pub(crate) history: History,
     pub(crate) heat: Heat,
+    /// The snapshot that the backend was restored from, where that one holds more than the backend does.
+    pub(crate) part_of: Option<u64>,
 }
 
 /// The fields of a [`Context`] that are settings.
@@ -92,6 +96,7 @@ impl Context {
             retained,
             upload_threads,
             figures: Figures::default(),
+            part_of: known.part_of,
             registry: Mutex::new(known.registry),
             history: Mutex::new(known.history),
             heat: Mutex::new(known.heat),

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{chunks::ChunkHeat, metadata::SubtaskState};
+use super::{chunks::ChunkHeat, metadata::SnapshotFile};
 
 /// A read of so long ago counts half.
 pub(super) const HALF_LIFE: Duration = Duration::from_secs(600);
@@ -35,8 +35,8 @@ struct FileHeat {
 
 impl Heat {
     /// What a snapshot says, whatever it says.
-    pub(crate) fn of_state(state: &SubtaskState) -> Self {
-        let files = state.files.iter().filter_map(|file| {
+    pub(crate) fn of(files: &[SnapshotFile]) -> Self {
+        let heats = files.iter().filter_map(|file| {
             let heat = FileHeat {
                 reads: file.heat?.min(MAX) as f64,
                 counted: 0,
@@ -44,8 +44,8 @@ impl Heat {
             Some((file.name.clone(), heat))
         });
         Heat {
-            chunks: ChunkHeat::of_state(state),
-            files: files.collect(),
+            chunks: ChunkHeat::of_files(files),
+            files: heats.collect(),
             looked: None,
         }
     }
@@ -67,7 +67,7 @@ impl Heat {
     }
 
     /// The heat of a file, rounded; `None` where that is 0.
-    pub(crate) fn of(&self, name: &str) -> Option<u64> {
+    pub(crate) fn of_file(&self, name: &str) -> Option<u64> {
         let heat = self.files.get(name)?.reads.round() as u64;
         (heat > 0).then_some(heat)
     }
@@ -76,7 +76,7 @@ impl Heat {
     pub(crate) fn all(&self) -> HashMap<String, u64> {
         let names = self.files.keys();
         names
-            .filter_map(|name| Some((name.clone(), self.of(name)?)))
+            .filter_map(|name| Some((name.clone(), self.of_file(name)?)))
             .collect()
     }
 }
@@ -95,14 +95,23 @@ mod tests {
         let (mut heat, now) = (Heat::default(), Instant::now());
         heat.look(now, &counts(&[("a", 4096), ("b", 0)]));
         heat.look(now, &counts(&[("a", 4096), ("b", 1024)]));
-        assert_eq!((heat.of("a"), heat.of("b")), (Some(4096), Some(1024)));
+        assert_eq!(
+            (heat.of_file("a"), heat.of_file("b")),
+            (Some(4096), Some(1024))
+        );
         heat.look(now + HALF_LIFE, &counts(&[("a", 4096), ("b", 5120)]));
-        assert_eq!((heat.of("a"), heat.of("b")), (Some(2048), Some(512 + 4096)));
+        assert_eq!(
+            (heat.of_file("a"), heat.of_file("b")),
+            (Some(2048), Some(512 + 4096))
+        );
         // Gone, and a count that begins anew.
         heat.look(now + HALF_LIFE, &counts(&[("b", 10)]));
-        assert_eq!((heat.of("a"), heat.of("b")), (None, Some(512 + 4096)));
+        assert_eq!(
+            (heat.of_file("a"), heat.of_file("b")),
+            (None, Some(512 + 4096))
+        );
         heat.look(now + 1000 * HALF_LIFE, &counts(&[("b", 10)]));
-        assert_eq!((heat.of("b"), heat.all().len()), (None, 0));
+        assert_eq!((heat.of_file("b"), heat.all().len()), (None, 0));
     }
 
     #[test]
@@ -112,6 +121,6 @@ mod tests {
             let count = if i % 2 == 0 { u64::MAX } else { 0 };
             heat.look(now, &counts(&[("a", count)]));
         }
-        assert_eq!(heat.of("a"), Some(MAX));
+        assert_eq!(heat.of_file("a"), Some(MAX));
     }
 }

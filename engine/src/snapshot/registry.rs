@@ -15,7 +15,7 @@ use lazurite_tiering::Checksum;
 
 use super::{
     layout::JobLayout,
-    metadata::{SubtaskState, TailsRef},
+    metadata::{SnapshotFile, TailsRef},
 };
 
 /// A table file that is in the store.
@@ -47,22 +47,21 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// What `state` says is in the store.
+    /// What a snapshot says is in the store.
     pub(crate) fn of(
-        state: &SubtaskState,
+        files: &[SnapshotFile],
+        tails: &[TailsRef],
         layout: &JobLayout,
     ) -> crate::Result<Self> {
         let mut registry = Registry::default();
-        for tails in &state.tails {
+        for object in tails {
             registry
                 .tails
-                .insert(layout.own(&tails.key)?, tails.clone());
+                .insert(layout.own(&object.key)?, object.clone());
         }
-        for file in &state.files {
+        for file in files {
             let stored_tail = match file.tail {
-                Some((object, offset)) => {
-                    Some((layout.own(&state.tails[object as usize].key)?, offset))
-                }
+                Some((object, offset)) => Some((layout.own(&tails[object as usize].key)?, offset)),
                 None => None,
             };
             registry.files.insert(

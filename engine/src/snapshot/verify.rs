@@ -14,7 +14,11 @@ use lazurite_env::{
 };
 use lazurite_tiering::{Checksum, ChecksumHasher};
 
-use super::{layout::JobLayout, metadata::{SnapshotMetadata, SubtaskState}, store::SnapshotStore};
+use super::{
+    layout::JobLayout,
+    metadata::{SnapshotMetadata, SubtaskState},
+    store::SnapshotStore,
+};
 use crate::{Error, Result};
 
 /// Objects read at once.

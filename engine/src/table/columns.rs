@@ -57,7 +57,9 @@ impl Tables {
 
     /// The columns of a table.
     pub(crate) fn columns_of(&self, table: &str) -> impl Iterator<Item = &TableColumn> {
-        self.columns.iter().filter(move |column| column.table == table)
+        self.columns
+            .iter()
+            .filter(move |column| column.table == table)
     }
 
     /// Adds a table that holds nothing yet.

@@ -229,7 +229,9 @@ impl<K, UK, UV> MapState<K, UK, UV> {
     fn key_cursor(&self, key: &K) -> Result<Cursor> {
         let table = &self.table.table;
         table.with_prefix(key, &self.namespace, |prefix| {
-            table.columns.cursor(prefix.clone(), key::prefix_end(prefix))
+            table
+                .columns
+                .cursor(prefix.clone(), key::prefix_end(prefix))
         })
     }
 }

@@ -89,9 +89,11 @@ impl<K, V> ValueState<K, V> {
     /// The value of `key`.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         let ValueTable { table, value_codec } = &*self.table;
-        table.with_prefix(key, &self.namespace, |key| match table.columns.get(key)? {
-            Some(value) => table.decode("value", value_codec, &value).map(Some),
-            None => Ok(None),
+        table.with_prefix(key, &self.namespace, |key| {
+            match table.columns.get(key)? {
+                Some(value) => table.decode("value", value_codec, &value).map(Some),
+                None => Ok(None),
+            }
         })
     }
 

@@ -75,7 +75,7 @@ fn read_all(world: &World, step: usize) -> lazurite::TierStats {
 }
 
 fn table_bytes(world: &World) -> u64 {
-    let files = world.metadata(1).files;
+    let files = world.metadata(1).subtasks[0].files.clone();
     files.iter().map(|file| file.tail_offset).sum()
 }
 
@@ -349,7 +349,7 @@ fn a_download_goes_on_where_it_was_killed() {
         assert!(far, "it ended by itself");
 
         let local: u64 = {
-            let files = world.metadata(1).files;
+            let files = world.metadata(1).subtasks[0].files.clone();
             let path = |name: &str| world.dir().join("db").join(name);
             let local = files.iter().filter(|file| path(&file.name).exists());
             local.map(|file| file.tail_offset).sum()
@@ -361,7 +361,7 @@ fn a_download_goes_on_where_it_was_killed() {
         let opened = world.store.snapshot();
         backend.wait_until_local().unwrap();
         let tier = backend.tier();
-        let files = world.metadata(1).files.len() as u64;
+        let files = world.metadata(1).subtasks[0].files.len() as u64;
         println!(
             "killed at {there} of {all} bytes: {} came with the open, {} more",
             opened.since(&before).bytes_in,

@@ -128,7 +128,7 @@ fn a_cold_scan_reads_each_file_in_a_few_large_requests() {
     }
     backend.compact().unwrap();
     snapshot(&backend);
-    let files = world.metadata(1).files.len();
+    let files = world.metadata(1).subtasks[0].files.len();
     let bytes = world.metadata(1).data_bytes();
     assert!(files > 1);
     drop((table, backend));
@@ -159,7 +159,7 @@ fn opening_costs_the_same_for_few_and_for_many_files() {
             backend.flush().unwrap();
         }
         snapshot(&backend);
-        assert_eq!(world.metadata(1).files.len() as u64, files);
+        assert_eq!(world.metadata(1).subtasks[0].files.len() as u64, files);
         drop((table, backend));
         world.lose_disk();
         world.store.start_recording();

@@ -43,7 +43,12 @@ fn what_was_read_most_comes_back_first() {
     let world = World::new();
     let backend = many_files(&world);
     let cold = snapshot(&backend).id;
-    assert!(world.metadata(cold).files.iter().all(|f| f.heat.is_none()));
+    assert!(
+        world.metadata(cold).subtasks[0]
+            .files
+            .iter()
+            .all(|f| f.heat.is_none())
+    );
     let table = backend.value_state(&COUNTS).unwrap();
     // RocksDB counts one read of 1,024: some hundred are enough to tell.
     let value = Some(value(1500, 0, 1000));
@@ -52,19 +57,21 @@ fn what_was_read_most_comes_back_first() {
     }
     let id = snapshot(&backend).id;
     let metadata = world.metadata(id);
-    let hottest = metadata
-        .files
-        .iter()
-        .max_by_key(|f| f.heat)
-        .unwrap()
-        .clone();
+    let hottest = metadata.files().max_by_key(|f| f.heat).unwrap().clone();
     let heat = hottest.heat.unwrap();
     assert!((100_000..1_000_000).contains(&heat), "{heat}");
     assert_eq!(
-        metadata.subtasks[0].files.iter().filter(|f| f.heat.is_some()).count(),
+        metadata.subtasks[0]
+            .files
+            .iter()
+            .filter(|f| f.heat.is_some())
+            .count(),
         1
     );
-    assert_ne!(metadata.subtasks[0].files[0], hottest, "it would come first anyway");
+    assert_ne!(
+        metadata.subtasks[0].files[0], hottest,
+        "it would come first anyway"
+    );
     drop((table, backend));
 
     world.lose_disk();
@@ -84,7 +91,7 @@ fn what_was_read_most_comes_back_first() {
 
     // It is known on, also where nobody reads.
     let id = snapshot(&backend).id;
-    let files = world.metadata(id).files;
+    let files = world.metadata(id).subtasks[0].files.clone();
     let same = files.iter().find(|f| f.key == hottest.key).unwrap();
     let kept = same.heat.unwrap();
     assert!(heat / 2 < kept && kept <= heat, "{kept} of {heat}");

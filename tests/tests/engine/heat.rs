@@ -63,7 +63,7 @@ fn heat_up(table: &ValueState<u64, Vec<u8>>, rounds: usize) {
 
 /// The levels of the one file's chunks, as FORMAT.md says that they are written.
 fn levels(world: &World, id: u64) -> Vec<u8> {
-    let files = world.metadata(id).files;
+    let files = world.metadata(id).subtasks[0].files.clone();
     assert_eq!(files.len(), 1);
     let Some(text) = &files[0].hot else {
         return Vec::new();
@@ -161,7 +161,7 @@ fn hot_chunks_are_warm_after_each_restore_of_a_chain() {
     let opened = world.store.snapshot();
     world.store.start_recording();
     backend.wait_until_local().unwrap();
-    let file = world.metadata(id).files.remove(0);
+    let file = world.metadata(id).subtasks[0].files.remove(0);
     let mut records = of_tables(world.store.take_recording());
     let bytes: u64 = records.iter().map(|record| record.bytes).sum();
     assert_eq!(bytes, file.tail_offset, "{records:?}");

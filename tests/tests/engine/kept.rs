@@ -103,12 +103,7 @@ fn what_was_downloaded_is_used_again() {
     backend.wait_until_local().unwrap();
     drop(backend);
     drop(assert_reuses(&world, 3));
-    let names: Vec<String> = world
-        .metadata(1)
-        .files
-        .iter()
-        .map(|f| f.name.clone())
-        .collect();
+    let names: Vec<String> = world.metadata(1).files().map(|f| f.name.clone()).collect();
     fs::remove_file(world.dir().join("db").join(&names[1])).unwrap();
     assert_reuses(&world, 2).wait_until_local().unwrap();
     fs::write(world.dir().join("db").join(&names[0]), b"short").unwrap();
@@ -156,7 +151,7 @@ fn garbage_in_the_database_directory_does_no_harm() {
 #[test]
 fn a_damaged_local_file_is_never_served() {
     let world = world();
-    let file = world.metadata(1).files[1].clone();
+    let file = world.metadata(1).subtasks[0].files[1].clone();
     let path = world.dir().join("db").join(&file.name);
     let mut bytes = fs::read(&path).unwrap();
     bytes[file.tail_offset as usize / 2] ^= 1;
@@ -203,12 +198,7 @@ fn a_damaged_catalog_starts_over() {
 #[test]
 fn half_a_restore_is_finished() {
     let world = world();
-    let names: Vec<String> = world
-        .metadata(1)
-        .files
-        .iter()
-        .map(|f| f.name.clone())
-        .collect();
+    let names: Vec<String> = world.metadata(1).files().map(|f| f.name.clone()).collect();
     let dir = world.dir();
     let remove = |name: &str| fs::remove_file(dir.join(name)).unwrap();
     remove("db/CURRENT");
@@ -294,7 +284,7 @@ fn a_restore_that_fails_leaves_the_log_as_it_was() {
     snapshot(&backend);
     fill(&table, 100..600, 0, 100);
     drop((table, backend));
-    let key = world.metadata(1).files[0].key.clone();
+    let key = world.metadata(1).subtasks[0].files[0].key.clone();
     let old = world.damage(&key, |_| None);
     let before = tree(&world.dir());
     let error = wal(world.builder())

@@ -15,6 +15,7 @@ mod power;
 mod readers;
 mod refusals;
 mod reopen;
+mod rescale;
 mod restore;
 mod retention;
 mod scans;

@@ -83,7 +83,10 @@ fn metadata_that_is_longer_than_any_is_refused_by_its_length() {
 fn no_more_is_read_of_an_object_than_the_snapshot_wrote() {
     let world = world();
     let metadata = world.metadata(1);
-    for key in [&metadata.subtasks[0].manifest.key, &metadata.subtasks[0].tails[0].key] {
+    for key in [
+        &metadata.subtasks[0].manifest.key,
+        &metadata.subtasks[0].tails[0].key,
+    ] {
         let old = stretch(&world, key, 1 << 30);
         let before = world.store.snapshot();
         assert_corrupt(&world, key, "it has 1073741824 bytes");
@@ -98,9 +101,9 @@ fn no_more_is_read_of_an_object_than_the_snapshot_wrote() {
 fn a_file_is_never_opened_with_the_tail_of_another() {
     let world = world();
     let old = craft(&world, |m| {
-        let first = m.files[0].tail;
-        m.files[0].tail = m.files[1].tail;
-        m.files[1].tail = first;
+        let first = m.subtasks[0].files[0].tail;
+        m.subtasks[0].files[0].tail = m.subtasks[0].files[1].tail;
+        m.subtasks[0].files[1].tail = first;
     });
     assert_corrupt(&world, "tails swapped", "is not the tail of");
     world.heal(METADATA, &old);
@@ -112,39 +115,50 @@ fn metadata_that_the_catalog_would_refuse_is_refused_before_anything_local_chang
     type Craft = fn(&mut SnapshotMetadata);
     let crafts: [(&str, Craft); 11] = [
         ("is not the name", |m| {
-            m.files[0].name = "0000012.sst".into()
+            m.subtasks[0].files[0].name = "0000012.sst".into()
         }),
         ("is not the name", |m| {
-            m.files[0].name = "99999999999999999999.sst".into()
+            m.subtasks[0].files[0].name = "99999999999999999999.sst".into()
         }),
-        ("twice", |m| m.files[0].name = m.files[1].name.clone()),
-        ("twice", |m| m.files[0].key = m.files[1].key.clone()),
         ("twice", |m| {
-            let mut again = m.files[0].clone();
-            again.name = "900000.sst".into();
-            m.files.push(again);
+            m.subtasks[0].files[0].name = m.subtasks[0].files[1].name.clone()
         }),
-        ("twice", |m| m.tails.push(m.tails[0].clone())),
-        ("twice", |m| m.manifest.key = m.tails[0].key.clone()),
-        ("twice", |m| m.manifest.parts.push(("CURRENT".into(), 0))),
+        ("twice", |m| {
+            m.subtasks[0].files[0].key = m.subtasks[0].files[1].key.clone()
+        }),
+        ("twice", |m| {
+            let mut again = m.subtasks[0].files[0].clone();
+            again.name = "900000.sst".into();
+            m.subtasks[0].files.push(again);
+        }),
+        ("twice", |m| {
+            let state = &mut m.subtasks[0];
+            state.tails.push(state.tails[0].clone());
+        }),
+        ("twice", |m| {
+            m.subtasks[0].manifest.key = m.subtasks[0].tails[0].key.clone()
+        }),
+        ("twice", |m| {
+            m.subtasks[0].manifest.parts.push(("CURRENT".into(), 0))
+        }),
         ("overflow", |m| {
-            for file in &mut m.files {
+            for file in &mut m.subtasks[0].files {
                 (file.len, file.tail_offset) = (1 << 63, 1 << 63);
             }
         }),
         ("overflow", |m| {
             for name in ["a", "b"] {
-                let mut tails = m.tails[0].clone();
+                let mut tails = m.subtasks[0].tails[0].clone();
                 tails.key = format!("job/shared/{name}.tails");
                 tails.len = 1 << 63;
-                m.tails.push(tails);
+                m.subtasks[0].tails.push(tails);
             }
         }),
         ("more tails than bytes", |m| {
-            let mut again = m.files[0].clone();
+            let mut again = m.subtasks[0].files[0].clone();
             again.name = "900000.sst".into();
             again.key = "job/shared/again.sst".into();
-            m.files.push(again);
+            m.subtasks[0].files.push(again);
         }),
     ];
     let world = world();

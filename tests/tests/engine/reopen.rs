@@ -48,8 +48,8 @@ fn returned(local: bool) -> World {
     backend.compact().unwrap();
     snapshot(&backend);
     let (first, second) = (world.metadata(1), world.metadata(2));
-    let shared = |key: &String| second.files.iter().any(|file| file.key == *key);
-    assert!(!first.files.iter().any(|file| shared(&file.key)));
+    let shared = |key: &String| second.files().any(|file| file.key == *key);
+    assert!(!first.files().any(|file| shared(&file.key)));
     drop((table, backend));
     world.lose_disk();
     let backend = quiet(world.builder())
@@ -73,7 +73,12 @@ fn assert_snapshot_works(world: &World) -> SnapshotReport {
     drop(backend);
     assert!(world.verify(report.id).is_empty());
     let metadata = world.metadata(report.id);
-    assert!(metadata.subtasks[0].files.iter().all(|file| file.tail.is_some()));
+    assert!(
+        metadata.subtasks[0]
+            .files
+            .iter()
+            .all(|file| file.tail.is_some())
+    );
     let elsewhere = world.builder_at("elsewhere", Arc::new(world.store.clone()));
     let backend = quiet(elsewhere).open().unwrap();
     assert_eq!(backend.restored().unwrap().snapshot_id, report.id);
@@ -96,7 +101,7 @@ fn a_log_over_an_older_snapshot_uploads_none_of_its_downloaded_files_again() {
 #[test]
 fn a_file_that_the_store_has_lost_is_uploaded_again() {
     let world = returned(true);
-    let lost = world.metadata(1).files[1].key.clone();
+    let lost = world.metadata(1).subtasks[0].files[1].key.clone();
     world.damage(&lost, |_| None);
     let report = assert_snapshot_works(&world);
     assert_eq!((report.uploaded_files, report.reused_files), (2, 2));

@@ -44,7 +44,7 @@ fn world(file_bytes: u64) -> World {
 
 /// Bytes of data blocks in the files of the newest snapshot.
 fn data_bytes(world: &World) -> u64 {
-    let files = world.metadata(1).files;
+    let files = world.metadata(1).subtasks[0].files.clone();
     files.iter().map(|file| file.tail_offset).sum()
 }
 
@@ -95,7 +95,10 @@ fn a_full_scan_fetches_its_range_in_few_round_trips_over_few_files_and_many() {
         settle(&store);
         let records = store.take_recording();
         let cost = store.snapshot().since(&before);
-        let (files, data) = (world.metadata(1).files.len(), data_bytes(&world));
+        let (files, data) = (
+            world.metadata(1).subtasks[0].files.len(),
+            data_bytes(&world),
+        );
         let round_trips = sequential_round_trips(&records);
         println!(
             "{data} bytes in {files} files: {} bytes, {} requests, {round_trips} round trips",

@@ -41,8 +41,17 @@ fn they_stay_few_over_many_restarts() {
         let report = snapshot(&backend);
         let metadata = world.metadata(report.id);
         assert_eq!(metadata.subtasks[0].files.len() as u64, round + 1);
-        assert!(metadata.subtasks[0].tails.len() <= 8, "{:#?}", metadata.subtasks[0].tails);
-        assert!(metadata.subtasks[0].files.iter().all(|file| file.tail.is_some()));
+        assert!(
+            metadata.subtasks[0].tails.len() <= 8,
+            "{:#?}",
+            metadata.subtasks[0].tails
+        );
+        assert!(
+            metadata.subtasks[0]
+                .files
+                .iter()
+                .all(|file| file.tail.is_some())
+        );
     }
     assert_comes_back(&world, 16 * 50);
 }
@@ -65,7 +74,13 @@ fn those_of_remote_files_are_packed_again_without_the_local_ones() {
     let table = backend.value_state(&COUNTS).unwrap();
     fill(&table, 50..120, 0, 100);
     let metadata = world.metadata(snapshot(&backend).id);
-    assert_eq!((metadata.subtasks[0].files.len(), metadata.subtasks[0].tails.len()), (2, 1));
+    assert_eq!(
+        (
+            metadata.subtasks[0].files.len(),
+            metadata.subtasks[0].tails.len()
+        ),
+        (2, 1)
+    );
     drop((table, backend));
     assert_comes_back(&world, 120);
 }
@@ -80,7 +95,7 @@ fn those_of_files_that_are_gone_meanwhile_come_from_the_store() {
     let table = backend.value_state(&COUNTS).unwrap();
     fill(&table, 0..50, 0, 100);
     snapshot(&backend);
-    let old = world.metadata(1).files[0].name.clone();
+    let old = world.metadata(1).subtasks[0].files[0].name.clone();
     fill(&table, 50..120, 0, 100);
     gate.hold_writes(".sst");
     let pending = backend.snapshot(SnapshotOptions::new()).unwrap();
@@ -89,7 +104,13 @@ fn those_of_files_that_are_gone_meanwhile_come_from_the_store() {
     assert!(!world.dir().join("db").join(old).exists());
     gate.open();
     let metadata = world.metadata(pending.wait().unwrap().id);
-    assert_eq!((metadata.subtasks[0].files.len(), metadata.subtasks[0].tails.len()), (2, 1));
+    assert_eq!(
+        (
+            metadata.subtasks[0].files.len(),
+            metadata.subtasks[0].tails.len()
+        ),
+        (2, 1)
+    );
     drop((table, backend));
     assert_comes_back(&world, 120);
 }

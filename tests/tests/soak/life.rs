@@ -280,7 +280,11 @@ impl Soak {
         let mut tables = files("db");
         tables.retain(|name| name.ends_with(".sst"));
         tables.sort();
-        let mut named: Vec<_> = metadata.subtasks[0].files.iter().map(|f| f.name.clone()).collect();
+        let mut named: Vec<_> = metadata.subtasks[0]
+            .files
+            .iter()
+            .map(|f| f.name.clone())
+            .collect();
         named.sort();
         assert_eq!(tables, named, "table files");
         for name in ["cache", "download", "staging"] {

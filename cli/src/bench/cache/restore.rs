@@ -137,7 +137,11 @@ impl Bench<'_> {
     ) -> Result<RestoreRun> {
         probe::remove_dir(&self.dir)?;
         let snapshots = SnapshotStore::new(self.store.clone(), self.runtime.clone());
-        let files = snapshots.load(&self.shape.job(), id)?.files;
+        let files = snapshots
+            .load(&self.shape.job(), id)?
+            .subtasks
+            .remove(0)
+            .files;
         let texts = files.iter().filter_map(|file| file.hot.as_ref());
         let hot_text_bytes = texts.map(String::len).sum();
         // Anew for each run: what is still under way on the old one is no concern of the next.

@@ -101,8 +101,8 @@ impl Bench<'_> {
             return Err(Error::Wrong("the snapshot is gone".into()));
         };
         let mut files = Vec::new();
-        for file in metadata?.files {
-            files.push((Key::new(file.key)?, file.len));
+        for file in metadata?.files() {
+            files.push((Key::new(&file.key)?, file.len));
         }
         let policy = Policy {
             budget_bytes: self.args.budget_mib << 20,

@@ -8,8 +8,9 @@
 //! * Inside its range, a part reads as its source did: every file that may hold a key of it is there, in the level and in
 //!   the order that it had. Sequence numbers stay, and the new database goes on above all of them.
 //! * **Outside its range, a straddling file tells old news**: values that were overwritten and keys that were deleted in
-//!   files that are not here. Nobody may ever read them. So parts share a column family only where none of their files
-//!   straddles.
+//!   files that are not here. Nobody may ever read them. So parts share a column family only where what a file of one holds
+//!   of the range of another is what that other's source has there too: the very same file, in the same place of its tree
+//!   ([`may_join`]). So the parts of what was one state come together again as they were.
 //! * The same arguments give the same result.
 //!
 //! What RocksDB checks when it opens the result (`CheckConsistencyDetails` of `db/version_builder.cc`) holds: files of a
@@ -56,8 +57,6 @@ pub(crate) struct Composed {
     pub manifest: Manifest,
     /// A number that no other file has: write the MANIFEST under it, and CURRENT so.
     pub manifest_number: u64,
-    /// Another such, for an OPTIONS file.
-    pub options_number: u64,
     /// All table files, those of the first target first.
     pub files: Vec<ComposedFile>,
     /// What no part wanted, for each source.
@@ -104,23 +103,47 @@ struct Kept<'a> {
     epoch: u64,
 }
 
-/// True where a file of `column` holds keys of `keep`, as far as its range tells, and may hold others: such a part needs a
-/// target of its own. False where there is no such column.
-pub(crate) fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
-    manifest.column(column).is_some_and(|column| {
-        let mut files = column.files.iter();
-        files.any(|file| reach(file, keep) == Reach::Beyond)
-    })
+/// True where two parts may have the same target: their ranges are apart, and each file of one that may hold keys of the other's range is
+/// among the other's files. `content` names the bytes of a file, by source and number.
+pub(crate) fn may_join<C: PartialEq>(
+    sources: &[Manifest],
+    a: &Part,
+    b: &Part,
+    content: impl Fn(usize, u64) -> C,
+) -> bool {
+    let knows = |of: &Part, other: &Part| {
+        files(sources, of).all(|file| {
+            reach(file, other.keep) == Reach::Outside
+                || files(sources, other).any(|same| {
+                    (same.level, same.epoch) == (file.level, file.epoch)
+                        && content(other.source, same.number) == content(of.source, file.number)
+                })
+        })
+    };
+    let apart = a.keep.1 < b.keep.0 || b.keep.1 < a.keep.0;
+    apart && knows(a, b) && knows(b, a)
+}
+
+/// The files of a part: those that may hold keys of its range.
+fn files<'a>(sources: &'a [Manifest], part: &Part) -> impl Iterator<Item = &'a ManifestFile> {
+    let column = sources
+        .get(part.source)
+        .and_then(|of| of.column(part.column));
+    let (keep, files) = (part.keep, column.map_or(&[][..], |column| &column.files));
+    files
+        .iter()
+        .filter(move |file| reach(file, keep) != Reach::Outside)
 }
 
 /// Composes a MANIFEST with the column families `targets`, besides the default one, of `parts` of `sources`.
 ///
-/// `content` names the bytes of a file, by source and number: one that several parts of a target have is there once. A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one,
+/// `content` names the bytes of a file, by source and number: one that several parts of a target have is there once.
+/// A file gets the number that `number_hint` says for its source and its old number, where that is free; else its old one,
 /// where that is free; else a new one above all numbers of all sources.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] for parts that cannot be: indices out of range, an empty range, a target named twice or as the
-/// default column family, and parts of one target whose ranges overlap or that [straddle](straddles). An
+/// default column family, and parts of one target that [must not join](may_join). An
 /// [unsupported](ErrorKind::Unsupported) [`Error::Env`] for files in another order than that of plain bytes, or without
 /// epoch numbers.
 pub(crate) fn compose<C: Eq + Hash>(
@@ -173,11 +196,10 @@ pub(crate) fn compose<C: Eq + Hash>(
             max_column_family: targets.len() as u32,
             columns,
             last_sequence,
-            next_file_number: first_free + 2,
+            next_file_number: first_free + 1,
             db_id: sources.iter().find_map(|source| source.db_id.clone()),
         },
         manifest_number: first_free,
-        options_number: first_free + 1,
         files,
         dropped,
     })
@@ -207,7 +229,10 @@ fn gather<'a, C: Eq + Hash>(
     content: impl Fn(usize, u64) -> C,
 ) -> Result<Vec<Kept<'a>>> {
     for (i, a) in parts.iter().enumerate() {
-        if let Some(b) = parts[..i].iter().find(|b| !may_join(sources, a, b, &content)) {
+        if let Some(b) = parts[..i]
+            .iter()
+            .find(|b| !may_join(sources, a, b, &content))
+        {
             return Err(invalid(format!(
                 "of {target}, {a:?} and {b:?} cannot be in one column family; give each one of its own"
             )));
@@ -255,7 +280,8 @@ fn is_inside(file: &ManifestFile, parts: &[&Part]) -> bool {
             _ => runs.push((start, end)),
         }
     }
-    runs.into_iter().any(|run| reach(file, run) == Reach::Inside)
+    runs.into_iter()
+        .any(|run| reach(file, run) == Reach::Inside)
 }
 
 /// Gives the files of level 0 epoch numbers of their own: see the module. Of one source, the order stays.
@@ -301,8 +327,8 @@ fn numbers(
             })
         })
         .collect();
-    // Two more will be taken. `MAX_FILE_NUMBER` is far from overflow.
-    if next >= MAX_FILE_NUMBER - 2 {
+    // One more will be taken. `MAX_FILE_NUMBER` is far from overflow.
+    if next >= MAX_FILE_NUMBER - 1 {
         return Err(unsupported("the sources", "numbers of files are used up"));
     }
     Ok((numbers, next))

@@ -26,8 +26,8 @@ mod wire;
 use std::collections::HashSet;
 
 #[cfg(test)]
-pub(crate) use compose::{ComposedFile, Dropped};
-pub(crate) use compose::{Composed, Part, compose, may_join};
+pub(crate) use compose::{Composed, ComposedFile, Dropped};
+pub(crate) use compose::{Part, compose, may_join};
 use edit::{Edit, MAX_FILE_NUMBER, MAX_SEQUENCE};
 use lazurite_env::ErrorKind;
 use replay::Replay;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{UserValue, once, sum};
 use crate::{
-    Error, Result,
+    Result,
     key_groups::KeyGroupRange,
     snapshot::layout::JobLayout,
     table::{TableColumn, TableSchema, check_columns, check_name, check_table_name},
@@ -137,11 +137,6 @@ impl SubtaskState {
         self.objects().map(|(key, ..)| layout.own(key)).collect()
     }
 
-    /// The user's metadata as bytes. `path` names the snapshot in errors.
-    pub(crate) fn user_bytes(&self, path: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-        super::user_bytes(&self.user_metadata, path)
-    }
-
     /// What is wrong with two states of one snapshot, if anything.
     pub(super) fn check_beside(&self, other: &SubtaskState) -> Result<(), String> {
         if self.operator != other.operator {
@@ -149,9 +144,15 @@ impl SubtaskState {
         }
         let operator = &self.operator;
         if self.key_groups != other.key_groups {
-            return Err(format!("the subtasks of {operator} have numbers of key groups that differ"));
+            return Err(format!(
+                "the subtasks of {operator} have numbers of key groups that differ"
+            ));
         }
-        if self.key_group_range.intersection(other.key_group_range).is_some() {
+        if self
+            .key_group_range
+            .intersection(other.key_group_range)
+            .is_some()
+        {
             return Err(format!(
                 "two subtasks of {operator} have key groups in common: {} and {}",
                 self.key_group_range, other.key_group_range
@@ -159,7 +160,9 @@ impl SubtaskState {
         }
         for table in &self.tables {
             if let Some(same) = other.tables.iter().find(|same| same.name == table.name) {
-                table.check_compatible(same).map_err(|error| error.to_string())?;
+                table
+                    .check_compatible(same)
+                    .map_err(|error| error.to_string())?;
             }
         }
         Ok(())
@@ -177,7 +180,18 @@ impl SubtaskState {
         let mut objects = HashSet::new();
         for (key, ..) in self.objects() {
             layout.own(key).map_err(|error| error.to_string())?;
+        }
+        // A table file may be there twice: in column families that each hold a part of it.
+        for key in self
+            .tails
+            .iter()
+            .map(|t| &t.key)
+            .chain([&self.manifest.key])
+        {
             once(&mut objects, key)?;
+        }
+        if let Some(file) = self.files.iter().find(|file| objects.contains(&*file.key)) {
+            return Err(format!("{} stands in it as two things", file.key));
         }
         let mut names = HashSet::new();
         for file in &self.files {

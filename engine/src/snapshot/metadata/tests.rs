@@ -60,7 +60,7 @@ fn heat_may_be_absent_and_absurd_and_other_fields_unknown() {
     assert_eq!(text.matches("heat").count(), 2, "{text}");
     let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
     assert_eq!(read, metadata);
-    assert!(Heat::of_state(&read.subtasks[0]).of("000003.sst") < Some(u64::MAX));
+    assert!(Heat::of(&read.subtasks[0].files).of_file("000003.sst") < Some(u64::MAX));
     // As a later version may write it.
     let body = text.split_once('\n').unwrap().1;
     let body = body.replace("\"heat\":18446744073709551615", "\"warmth\":[1.5]");
@@ -95,7 +95,7 @@ fn hot_chunks_may_be_absent_and_anything() {
     let bytes = metadata.encode(&layout).unwrap();
     let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
     assert_eq!(read, metadata);
-    let chunks = |metadata: &SnapshotMetadata| Heat::of_state(&metadata.subtasks[0]).chunks.all();
+    let chunks = |metadata: &SnapshotMetadata| Heat::of(&metadata.subtasks[0].files).chunks.all();
     let hot = chunks(&read);
     assert_eq!(hot["000001.sst"], [3, 3], "no more chunks than it has");
     assert_eq!((hot["000004.sst"].as_slice(), hot.len()), (&[0, 1][..], 2));
@@ -120,7 +120,10 @@ fn what_could_not_be_read_again_is_not_written() {
     assert!(metadata.encode_within(bytes.len() as u64).is_ok());
     let error = metadata.encode_within(bytes.len() as u64 - 1).unwrap_err();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
-    metadata.subtasks[0].manifest.parts.push(("CURRENT".into(), 0));
+    metadata.subtasks[0]
+        .manifest
+        .parts
+        .push(("CURRENT".into(), 0));
     let error = metadata.encode(&layout).unwrap_err();
     assert!(error.to_string().contains("twice"), "{error}");
 }

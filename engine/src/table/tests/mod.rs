@@ -53,14 +53,22 @@ fn value_state<K, V>(
     context: &Arc<TableContext>,
     descriptor: &ValueStateDescriptor<K, V>,
 ) -> ValueState<K, V> {
-    ValueState::new(context.clone(), columns(context, descriptor.name()), descriptor)
+    ValueState::new(
+        context.clone(),
+        columns(context, descriptor.name()),
+        descriptor,
+    )
 }
 
 fn map_state<K, UK, UV>(
     context: &Arc<TableContext>,
     descriptor: &MapStateDescriptor<K, UK, UV>,
 ) -> MapState<K, UK, UV> {
-    MapState::new(context.clone(), columns(context, descriptor.name()), descriptor)
+    MapState::new(
+        context.clone(),
+        columns(context, descriptor.name()),
+        descriptor,
+    )
 }
 
 static COUNTS: ValueStateDescriptor<String, u64> = ValueStateDescriptor::new("counts");

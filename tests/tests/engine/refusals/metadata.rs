@@ -96,62 +96,98 @@ fn a_newer_version_and_other_formats() {
 fn metadata_that_points_elsewhere() {
     type Craft = fn(&mut SnapshotMetadata);
     let crafts: Vec<(&str, Craft)> = vec![
-        ("file up", |m| m.files[0].name = "../../x.sst".into()),
-        ("file below", |m| m.files[0].name = "a/000001.sst".into()),
-        ("absolute file", |m| {
-            m.files[0].name = "/tmp/000001.sst".into()
+        ("file up", |m| {
+            m.subtasks[0].files[0].name = "../../x.sst".into()
         }),
-        ("small file", |m| m.files[0].name = "CURRENT".into()),
-        ("no name", |m| m.files[0].name = String::new()),
-        ("nul", |m| m.files[0].name = "000001\0.sst".into()),
-        ("twice", |m| m.files[0].name = m.files[1].name.clone()),
-        ("absolute key", |m| m.files[0].key = "/etc/passwd".into()),
+        ("file below", |m| {
+            m.subtasks[0].files[0].name = "a/000001.sst".into()
+        }),
+        ("absolute file", |m| {
+            m.subtasks[0].files[0].name = "/tmp/000001.sst".into()
+        }),
+        ("small file", |m| {
+            m.subtasks[0].files[0].name = "CURRENT".into()
+        }),
+        ("no name", |m| m.subtasks[0].files[0].name = String::new()),
+        ("nul", |m| {
+            m.subtasks[0].files[0].name = "000001\0.sst".into()
+        }),
+        ("twice", |m| {
+            m.subtasks[0].files[0].name = m.subtasks[0].files[1].name.clone()
+        }),
+        ("absolute key", |m| {
+            m.subtasks[0].files[0].key = "/etc/passwd".into()
+        }),
         ("another job", |m| {
-            m.files[0].key = m.files[0].key.replacen("job", "other", 1)
+            m.subtasks[0].files[0].key = m.subtasks[0].files[0].key.replacen("job", "other", 1)
         }),
         ("key up", |m| {
-            m.files[0].key = "job/../other/shared/x.sst".into()
+            m.subtasks[0].files[0].key = "job/../other/shared/x.sst".into()
         }),
-        ("job itself", |m| m.files[0].key = "job".into()),
+        ("job itself", |m| m.subtasks[0].files[0].key = "job".into()),
         ("tails elsewhere", |m| {
-            m.tails[0].key = "other/shared/x.tails".into()
+            m.subtasks[0].tails[0].key = "other/shared/x.tails".into()
         }),
         ("tails absolute", |m| {
-            m.tails[0].key = "/job/shared/x".into()
+            m.subtasks[0].tails[0].key = "/job/shared/x".into()
         }),
         ("manifest elsewhere", |m| {
-            m.manifest.key = "other/chk-2/manifest-0".into()
+            m.subtasks[0].manifest.key = "other/chk-2/manifest-0".into()
         }),
-        ("part up", |m| m.manifest.parts[0].0 = "../CURRENT".into()),
-        ("part hidden", |m| m.manifest.parts[0].0 = ".CURRENT".into()),
-        ("part LOCK", |m| m.manifest.parts[0].0 = "LOCK".into()),
+        ("part up", |m| {
+            m.subtasks[0].manifest.parts[0].0 = "../CURRENT".into()
+        }),
+        ("part hidden", |m| {
+            m.subtasks[0].manifest.parts[0].0 = ".CURRENT".into()
+        }),
+        ("part LOCK", |m| {
+            m.subtasks[0].manifest.parts[0].0 = "LOCK".into()
+        }),
         ("part table", |m| {
-            m.manifest.parts[0].0 = "000009.sst".into()
+            m.subtasks[0].manifest.parts[0].0 = "000009.sst".into()
         }),
-        ("part lengths", |m| m.manifest.parts[0].1 += 1),
-        ("part overflow", |m| m.manifest.parts[0].1 = u64::MAX),
-        ("no parts", |m| m.manifest.parts.clear()),
-        ("tail outside", |m| m.files[0].tail = Some((0, u64::MAX))),
-        ("tail of no object", |m| m.files[0].tail = Some((99, 0))),
-        ("tail before", |m| m.files[0].tail_offset = 0),
-        ("tail beyond", |m| m.files[0].tail_offset = u64::MAX),
-        ("long file", |m| m.files[0].len = u64::MAX),
+        ("part lengths", |m| m.subtasks[0].manifest.parts[0].1 += 1),
+        ("part overflow", |m| {
+            m.subtasks[0].manifest.parts[0].1 = u64::MAX
+        }),
+        ("no parts", |m| m.subtasks[0].manifest.parts.clear()),
+        ("tail outside", |m| {
+            m.subtasks[0].files[0].tail = Some((0, u64::MAX))
+        }),
+        ("tail of no object", |m| {
+            m.subtasks[0].files[0].tail = Some((99, 0))
+        }),
+        ("tail before", |m| m.subtasks[0].files[0].tail_offset = 0),
+        ("tail beyond", |m| {
+            m.subtasks[0].files[0].tail_offset = u64::MAX
+        }),
+        ("long file", |m| m.subtasks[0].files[0].len = u64::MAX),
         ("long files", |m| {
-            m.files.iter_mut().for_each(|f| f.len = u64::MAX)
+            m.subtasks[0]
+                .files
+                .iter_mut()
+                .for_each(|f| f.len = u64::MAX)
         }),
-        ("long tails", |m| m.tails[0].len = u64::MAX),
+        ("long tails", |m| m.subtasks[0].tails[0].len = u64::MAX),
         ("another id", |m| m.id = 3),
         ("another name", |m| m.job = "other".into()),
         ("other checksum", |m| {
-            m.manifest.checksum = m.tails[0].checksum
+            m.subtasks[0].manifest.checksum = m.subtasks[0].tails[0].checksum
         }),
         ("bad hex", |m| {
             m.user_metadata
                 .insert("x".into(), UserValue::Hex("zz".into()));
         }),
-        ("bad table", |m| m.tables[0].name = "../x".into()),
-        ("default table", |m| m.tables[0].name = "default".into()),
-        ("table twice", |m| m.tables.push(m.tables[0].clone())),
+        ("bad table", |m| {
+            m.subtasks[0].tables[0].name = "../x".into()
+        }),
+        ("default table", |m| {
+            m.subtasks[0].tables[0].name = "default".into()
+        }),
+        ("table twice", |m| {
+            let state = &mut m.subtasks[0];
+            state.tables.push(state.tables[0].clone());
+        }),
     ];
     let world = world();
     let old = fs::read(world.store_dir().join(METADATA)).unwrap();
@@ -173,7 +209,8 @@ fn metadata_that_points_elsewhere() {
     let mut metadata = sound.clone();
     let last = metadata.subtasks[0].manifest.parts.len() - 1;
     let name = metadata.subtasks[0].manifest.parts[0].0.clone();
-    metadata.subtasks[0].manifest.parts[0].0 = std::mem::replace(&mut metadata.subtasks[0].manifest.parts[last].0, name);
+    metadata.subtasks[0].manifest.parts[0].0 =
+        std::mem::replace(&mut metadata.subtasks[0].manifest.parts[last].0, name);
     let body = serde_json::to_vec(&metadata).unwrap();
     world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, &body));
     assert!(is_corrupt(&open_error(world.builder())));

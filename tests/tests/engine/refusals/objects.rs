@@ -59,7 +59,7 @@ fn damage_to_any_object_is_refused_and_verify_names_it() {
 #[test]
 fn flipped_bytes_of_a_table_file_are_never_served() {
     let world = world();
-    let file = world.metadata(2).files[1].clone();
+    let file = world.metadata(2).subtasks[0].files[1].clone();
     let mut rng = StdRng::seed_from_u64(8);
     for round in 0..12 {
         let old = world.damage(&file.key, |mut bytes| {
@@ -130,7 +130,7 @@ fn a_file_that_vanishes_after_open_is_an_error_until_it_is_back() {
         .open()
         .unwrap();
     let table = backend.value_state(&COUNTS).unwrap();
-    let file = world.metadata(2).files[0].clone();
+    let file = world.metadata(2).subtasks[0].files[0].clone();
     let old = world.damage(&file.key, |_| None);
     let failed = (0..600).filter(|key| table.get(key).is_err()).count();
     assert!((1..=200).contains(&failed), "{failed}");

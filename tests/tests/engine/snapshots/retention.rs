@@ -69,7 +69,7 @@ fn a_file_that_is_still_read_from_the_store_is_not_deleted() {
         .open()
         .unwrap();
     let table = backend.value_state(&COUNTS).unwrap();
-    let old = world.metadata(1).files[0].key.clone();
+    let old = world.metadata(1).subtasks[0].files[0].key.clone();
 
     let reader = table.iter().unwrap(); // holds the old files
     fill(&table, 0..2000, 2, 100);

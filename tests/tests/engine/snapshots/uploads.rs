@@ -45,7 +45,7 @@ fn a_snapshot_uploads_what_is_new_and_names_the_rest() {
         (0, 0, 2)
     );
     assert_tidy(&world);
-    assert_eq!(world.metadata(3).files.len(), 2);
+    assert_eq!(world.metadata(3).subtasks[0].files.len(), 2);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_snapshot_right_after_a_restore_uploads_no_table_file() {
             backend.flush().unwrap();
         }
         snapshot(&backend);
-        let files = world.metadata(1).files;
+        let files = world.metadata(1).subtasks[0].files.clone();
         drop((table, backend));
         world.lose_disk();
         let options = RocksDbOptions {
@@ -96,7 +96,7 @@ fn a_snapshot_right_after_a_restore_uploads_no_table_file() {
             .filter(|r| r.op == RequestKind::Put);
         let sent: Vec<String> = sent.map(|r| r.key).collect();
         assert!(sent.iter().all(|key| !key.ends_with(".sst")), "{sent:?}");
-        assert_eq!(world.metadata(2).files, files, "{policy:?}");
+        assert_eq!(world.metadata(2).subtasks[0].files, files, "{policy:?}");
         assert_tidy(&world);
     }
 }

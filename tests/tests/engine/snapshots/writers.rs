@@ -187,7 +187,7 @@ fn a_rival_that_builds_on_the_last_snapshot_keeps_its_files() {
     fill(&new_table, 0..1, 3, 100);
     assert_eq!(snapshot(&new).id, 3);
     assert_eq!(
-        world.metadata(3).files.len(),
+        world.metadata(3).subtasks[0].files.len(),
         2,
         "it refers to the old file"
     );

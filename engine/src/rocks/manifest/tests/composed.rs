@@ -124,14 +124,25 @@ fn a_chain_of_splits_and_merges_loses_nothing() {
         let ranges = [(0, 6 + round), (7 + round, 19)];
         let mut children = ranges.map(|range| split(&whole, range));
         for (child, seed) in children.iter_mut().zip(100..) {
-            child.churn(seed * 10 + u64::from(round), 400);
+            child.change(seed * 10 + u64::from(round), 400, 99);
             child.verify();
         }
+        // What both have of the whole comes together as it was, each file once.
         let dirty: Vec<Snapshot> = children.iter().map(Store::snapshot).collect();
-        let refused = merge(&dirty.iter().collect::<Vec<_>>(), &ranges)
-            .err()
-            .unwrap();
-        assert!(refused.to_string().contains("reach beyond"), "{refused}");
+        assert!(straddles(&dirty[0].manifest, "a", ranges[0]));
+        let merged = merge(&dirty.iter().collect::<Vec<_>>(), &ranges).unwrap();
+        let files = |of: &Manifest| of.column("a").unwrap().files.len();
+        let of_both: usize = dirty.iter().map(|child| files(&child.manifest)).sum();
+        assert!(files(&merged.snapshot().manifest) < of_both);
+        merged.exercise(u64::from(round) + 40);
+        // What one of them has rewritten is no longer what the other has.
+        children[1].column("a").compact().unwrap();
+        let rewritten = [&dirty[0], &children[1].snapshot()];
+        let refused = merge(&rewritten, &ranges).err().unwrap();
+        assert!(
+            refused.to_string().contains("cannot be in one"),
+            "{refused}"
+        );
 
         children.iter().for_each(Store::clean);
         let clean: Vec<Snapshot> = children.iter().map(Store::snapshot).collect();

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     RocksDbOptions,
-    rocks::{Column, Db, DbConfig, LiveFileKind, tests::config},
+    rocks::{Columns, Db, DbConfig, LiveFileKind, column::Column, tests::config},
 };
 
 /// What a column family must hold.
@@ -41,6 +41,25 @@ struct Snapshot {
     bytes: Vec<u8>,
     manifest: Manifest,
     models: BTreeMap<String, Model>,
+}
+
+/// Names of files of which no two sources have the same.
+fn own(source: usize, number: u64) -> (usize, u64) {
+    (source, number)
+}
+
+/// True where a file of the groups `keep` may hold others.
+fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
+    let part = Part {
+        source: 0,
+        column,
+        into: 0,
+        keep,
+    };
+    let composed = compose(&[manifest.clone()], &["a".into()], &[part], own, |_, _| {
+        None
+    });
+    composed.unwrap().files.iter().any(|file| file.straddles)
 }
 
 fn key(group: u16, n: u32) -> Vec<u8> {
@@ -83,7 +102,9 @@ fn open_with(path: &Path, wal: bool, columns: &[&str], auto_compactions: bool) -
 }
 
 fn dump(column: &Column, (first, last): (u16, u16)) -> Model {
-    let mut cursor = column.cursor(begin(first), begin(last + 1)).unwrap();
+    let mut cursor = Columns::one(column.clone())
+        .cursor(begin(first), begin(last + 1))
+        .unwrap();
     let mut entries = Model::new();
     while let Some((key, value)) = cursor.next_where(|_| true).unwrap() {
         entries.insert(key.to_vec(), value.to_vec());
@@ -116,7 +137,12 @@ fn place(bytes: &[u8], number: u64, files: &[(PathBuf, u64)]) -> TempDir {
 fn build(sources: &[&Snapshot], targets: &[&str], parts: &[Part]) -> Result<(TempDir, Composed)> {
     let manifests: Vec<Manifest> = sources.iter().map(|s| s.manifest.clone()).collect();
     let targets: Vec<String> = targets.iter().map(|t| t.to_string()).collect();
-    let composed = compose(&manifests, &targets, parts, own, |_, _| None)?;
+    // Files that are links to one are one.
+    let content = |source: usize, number| {
+        let file = fs::metadata(sources[source].path(number)).unwrap();
+        std::os::unix::fs::MetadataExt::ino(&file)
+    };
+    let composed = compose(&manifests, &targets, parts, content, |_, _| None)?;
     let bytes = composed.manifest.encode()?;
     assert_eq!(Manifest::decode("m", &bytes).unwrap(), composed.manifest);
     let files: Vec<(PathBuf, u64)> = composed
@@ -180,13 +206,18 @@ impl Store {
 
     /// Random writes to all columns, some flushes, few compactions. Ends flushed.
     fn churn(&mut self, seed: u64, steps: usize) {
+        self.change(seed, steps, 100);
+    }
+
+    /// Writes, deletions and flushes; beyond 99, compactions too.
+    fn change(&mut self, seed: u64, steps: usize, of: u32) {
         let mut rng = StdRng::seed_from_u64(seed);
         let names: Vec<String> = self.models.keys().cloned().collect();
         for step in 0..steps {
             let name = &names[rng.random_range(0..names.len())];
             let group = rng.random_range(self.range.0..=self.range.1);
             let n = rng.random_range(0..40);
-            match rng.random_range(0..100) {
+            match rng.random_range(0..of) {
                 0..70 => {
                     let value = format!("{seed}-{step}-").repeat(rng.random_range(1..40));
                     self.put(name, key(group, n), value.as_bytes());
