@@ -16,16 +16,18 @@ mod whole_file;
 
 use std::{path::PathBuf, sync::Arc};
 
-use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite::{RocksDbOptions, StateBackendBuilder};
+use lazurite_env::remote::RemoteStore;
 use report::{Report, Run};
 
 use super::{
-    shape::{self, Shape},
+    scene::Scene,
+    shape::Shape,
     trace::Distribution,
 };
 use crate::{
     error::Result,
-    link::{self, Link},
+    link::Link,
     output::{self, Format},
 };
 
@@ -116,18 +118,9 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
-    let bench = Bench {
-        args,
-        shape,
-        dir: work_dir.join("local"),
-        runtime,
-        store,
-    };
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let files = scene.ensure(&shape, format)?;
+    let bench = Bench { args, shape, scene };
     if args.killed {
         return restart::be_killed(&bench);
     }
@@ -177,18 +170,13 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         runs,
         restores,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 struct Bench<'a> {
     args: &'a Args,
     shape: Shape,
-    dir: PathBuf,
-    runtime: IoRuntime,
-    store: Arc<dyn RemoteStore>,
+    scene: Scene,
 }
 
 impl Bench<'_> {
@@ -197,5 +185,14 @@ impl Bench<'_> {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps: Some(self.args.bandwidth_mbps),
         }
+    }
+
+    /// With the small block cache that all have.
+    fn builder(&self, store: Arc<dyn RemoteStore>) -> StateBackendBuilder {
+        let builder = self.scene.builder(self.shape.job(), store);
+        builder.rocksdb(RocksDbOptions {
+            block_cache_bytes: (self.args.block_cache_mib << 20) as usize,
+            ..self.shape.rocksdb()
+        })
     }
 }
