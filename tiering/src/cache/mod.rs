@@ -24,6 +24,8 @@ mod hold;
 mod landing;
 mod load;
 mod plan;
+#[cfg(any(feature = "policy", test))]
+pub(crate) mod policy;
 mod read;
 mod room;
 mod state;

@@ -116,9 +116,12 @@ fn rename_of_a_remote_and_of_a_local_file() {
 fn a_remote_file_gets_no_name_outside_of_the_db_directory() {
     let (_, _, union, snapshot) = four_remote();
     let out = Path::new(ROOT).join("out.sst");
-    assert_eq!(
-        union.link(&db(&name(12)), &out).unwrap_err().kind(),
-        ErrorKind::Unsupported
+    let refused = union.link(&db(&name(12)), &out).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let told = refused.to_string();
+    assert!(
+        told.contains("000012.sst") && told.contains("take a snapshot"),
+        "{told}"
     );
     assert_eq!(
         union.rename(&db(&name(12)), &out).unwrap_err().kind(),

@@ -180,11 +180,13 @@ impl Core {
     }
 }
 
+/// The catalog names files of one directory, so a remote file can be named nowhere else. Nothing in the engine asks for that:
+/// of the files that a snapshot takes, it links those that the store lacks, and these are local.
 fn not_local(operation: &'static str, path: &Path) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         operation,
         path,
-        "its bytes are only in the remote store, so it can have no name outside of the db directory",
+        "its bytes are only in the remote store, so it can have no name outside of the db directory: take a snapshot, which names remote files, or wait until it was downloaded",
     )
 }
