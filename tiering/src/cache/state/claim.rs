@@ -42,6 +42,7 @@ impl State {
             slices: Vec::new(),
             needed: 0,
         };
+        let mut counted = None;
         for (at, wanted) in slices(pages) {
             let chunk = file.chunks.entry(at).or_insert_with(|| {
                 file.groups.entry(group_of(at)).or_default().chunks += 1;
@@ -57,7 +58,11 @@ impl State {
             }
             chunk.writers += 1;
             claim.needed += disk_bytes(chunk.bits | absent) - disk_bytes(chunk.bits);
-            if !file.groups.entry(group_of(at)).or_default().charged {
+            let group = group_of(at);
+            // One block, of however many of its chunks.
+            if counted.replace(group) != Some(group)
+                && !file.groups.entry(group).or_default().charged
+            {
                 claim.needed += BLOCK_BYTES;
             }
             claim.slices.push((at, absent));
