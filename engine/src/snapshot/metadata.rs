@@ -8,11 +8,17 @@
 //! name is a RocksDB table file's, no name or object stands twice, every tail lies inside its file and inside its object, no
 //! object holds more tails than bytes, and no sum of lengths overflows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+};
 
 use lazurite_env::{ErrorKind, remote::Key};
 use lazurite_tiering::{Checksum, framed, is_table_name};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::layout::JobLayout;
 use crate::{
@@ -129,10 +135,50 @@ pub struct SnapshotFile {
 
 /// What a restore can do without is no reason to refuse a snapshot.
 fn text_or_nothing<'de, D: serde::Deserializer<'de>>(of: D) -> Result<Option<String>, D::Error> {
-    Ok(match serde_json::Value::deserialize(of)? {
-        serde_json::Value::String(text) => Some(text),
-        _ => None,
-    })
+    of.deserialize_any(TextOrNothing)
+}
+
+/// What is no text is passed over as it is read: as a value it could take many times the memory of its bytes.
+struct TextOrNothing;
+
+impl<'de> Visitor<'de> for TextOrNothing {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, of: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(of).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, of: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(of).map(|_| None)
+    }
 }
 
 impl UserValue {
@@ -450,10 +496,22 @@ mod tests {
         // Of another type.
         let text = String::from_utf8(bytes).unwrap();
         let body = text.split_once('\n').unwrap().1;
-        let body = body.replace("\"hot\":\"E\"", "\"hot\":{\"E\":[1,null]}");
-        let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
-        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
-        assert_eq!(read.files[3].hot, None);
+        let others = [
+            "{\"E\":[1,null]}",
+            "[0,\"_\",{}]",
+            "null",
+            "true",
+            "-1",
+            "7",
+            "0.5",
+        ];
+        for other in others {
+            let body = body.replace("\"hot\":\"E\"", &format!("\"hot\":{other}"));
+            let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
+            let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+            assert_eq!(read.files[3].hot, None, "{other}");
+            assert_eq!(read.files[..3], metadata.files[..3], "{other}");
+        }
     }
 
     #[test]
