@@ -32,6 +32,18 @@ pub fn json(document: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
+/// Writes the result of a run: as `text` makes it, or as the one JSON document.
+pub fn report<T: Serialize>(
+    report: &T,
+    format: Format,
+    text: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    match format {
+        Format::Json => json(report),
+        Format::Text => line(&text(report)),
+    }
+}
+
 /// Milliseconds with three decimals: what every JSON field in `_ms` holds.
 pub fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3

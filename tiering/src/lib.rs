@@ -37,6 +37,8 @@ mod union;
 pub use ahead::{ReadAhead, ScanEnd, ScanFile, ScanPlace, ScanPlan};
 pub use budget::TransferBudget;
 pub use cache::CacheOptions;
+#[cfg(feature = "policy")]
+pub use cache::policy::ChunkPolicy;
 pub use catalog::{CatalogEntry, RemoteFile, TailSpec};
 pub use checksum::{Checksum, ChecksumHasher};
 pub use download::{DownloadOptions, DownloadProgress, Downloader};

@@ -28,6 +28,8 @@ pub struct TestStore {
     gate: Semaphore,
     /// Keys whose GETs panic.
     pub poisoned: Mutex<HashSet<Key>>,
+    /// Keys whose GETs fail, temporarily.
+    pub away: Mutex<HashSet<Key>>,
     /// So many GETs fail, temporarily.
     pub outage: AtomicU64,
     /// GETs bring one byte less than asked for.
@@ -43,6 +45,7 @@ impl TestStore {
             requests: Mutex::default(),
             gate: Semaphore::new(OPEN),
             poisoned: Mutex::default(),
+            away: Mutex::default(),
             outage: AtomicU64::new(0),
             short: AtomicU64::new(0),
         }
@@ -109,7 +112,8 @@ impl RemoteStore for TestStore {
             .expect("the gate is never closed for good");
         assert!(!lock(&self.poisoned).contains(key), "poisoned");
         let spend = |n: u64| n.checked_sub(1);
-        if self.outage.fetch_update(SeqCst, SeqCst, spend).is_ok() {
+        let away = lock(&self.away).contains(key);
+        if away || self.outage.fetch_update(SeqCst, SeqCst, spend).is_ok() {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "get",

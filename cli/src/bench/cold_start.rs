@@ -2,17 +2,17 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use lazurite_env::IoRuntime;
 use serde::Serialize;
 
 use super::{
     reads::{self, Timeline, Window},
+    scene::Scene,
     shape::{self, Shape},
 };
 use crate::{
     Load,
     error::Result,
-    link::{self, Link},
+    link::Link,
     output::{self, Format, Table, human_bytes, human_ms},
     probe::{self, ColdStart, Figures, Started},
 };
@@ -100,14 +100,8 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let uri = match &args.remote {
-        Some(uri) => uri.clone(),
-        None => link::file_uri(&work_dir.join("remote"))?,
-    };
-    let runtime = IoRuntime::new(2)?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
+    let scene = Scene::open(args.work_dir.as_ref(), args.remote.as_ref())?;
+    let files = scene.ensure(&shape, format)?;
     let link = args.link();
     let policies = match args.policy {
         Some(policy) => vec![policy],
@@ -115,22 +109,21 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
     };
     let mut runs = Vec::new();
     for load in policies {
-        let dir = work_dir.join("local");
         let store = match &link {
             // Anew for each run: what is still under way on the old one is no concern of the next.
-            Some(link) => link.slow_down(store.clone())?,
-            None => store.clone(),
+            Some(link) => link.slow_down(scene.store.clone())?,
+            None => scene.store.clone(),
         };
         let cold_start = ColdStart {
             store,
-            runtime: &runtime,
-            dir: &dir,
+            runtime: &scene.runtime,
+            dir: &scene.dir,
             job: &shape.job(),
             load,
             rocksdb: shape.rocksdb(),
         };
         runs.push(measure(cold_start, load, &shape)?);
-        probe::remove_dir(&dir)?;
+        scene.clear()?;
     }
     let report = Report {
         job: shape.job(),
@@ -142,10 +135,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         eager_over_lazy: eager_over_lazy(&runs),
         runs,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 fn measure(cold_start: ColdStart, load: Load, shape: &Shape) -> Result<Run> {

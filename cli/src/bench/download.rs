@@ -6,26 +6,22 @@
 
 use std::{
     path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
-use lazurite::{DownloadOptions, LoadPolicy, RocksDbOptions, StateBackend};
-use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite::{DownloadOptions, RocksDbOptions, StateBackend};
 use serde::Serialize;
 
 use super::{
     reads::{percentile, read_one},
+    scene::{Scene, by_threads_while},
     shape::{self, Noise, Shape},
 };
 use crate::{
     error::{Error, Result},
-    link::{self, Link},
+    link::Link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
-    probe,
 };
 
 /// Bytes of a value.
@@ -124,18 +120,9 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
-    let bench = Bench {
-        args,
-        shape,
-        dir: work_dir.join("local"),
-        runtime,
-        store,
-    };
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let files = scene.ensure(&shape, format)?;
+    let bench = Bench { args, shape, scene };
     let (mut alone, mut beside, mut downloads) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.rounds {
         alone.extend(bench.alone()?);
@@ -165,10 +152,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         beside,
         downloads,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 fn rounded(number: f64) -> f64 {
@@ -178,28 +162,23 @@ fn rounded(number: f64) -> f64 {
 struct Bench<'a> {
     args: &'a Args,
     shape: Shape,
-    dir: PathBuf,
-    runtime: IoRuntime,
-    store: Arc<dyn RemoteStore>,
+    scene: Scene,
 }
 
 impl Bench<'_> {
     /// A backend on an empty disk, behind a link of its own, of which nothing downloads yet.
     fn open(&self) -> Result<StateBackend> {
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let link = Link {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps: Some(self.args.bandwidth_mbps),
         };
-        let mut builder = StateBackend::builder(&self.dir);
+        let store = link.slow_down(self.scene.store.clone())?;
+        let mut builder = self.scene.builder(self.shape.job(), store);
         if let Some(mbps) = self.args.download_mbps {
             builder = builder.transfer_bytes_per_second(mbps * 1_000_000 / 8);
         }
         Ok(builder
-            .remote_store(link.slow_down(self.store.clone())?)
-            .io_runtime(self.runtime.clone())
-            .job(self.shape.job())
-            .load_policy(LoadPolicy::OnDemand)
             .download(DownloadOptions {
                 chunk_bytes: (self.args.request_kib << 10) as usize,
                 ..DownloadOptions::default()
@@ -218,7 +197,7 @@ impl Bench<'_> {
         let begun = Instant::now();
         let latencies = self.read_while(&backend, || Ok(begun.elapsed() < for_how_long))?;
         drop(backend);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         Ok(latencies)
     }
 
@@ -253,7 +232,7 @@ impl Bench<'_> {
             Ok(true)
         })?;
         drop(backend);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let download = download.ok_or_else(|| Error::Wrong("nothing was downloaded".into()))?;
         Ok((latencies, download))
     }
@@ -280,11 +259,7 @@ impl Bench<'_> {
             }
             Ok(latencies)
         };
-        std::thread::scope(|scope| {
-            let work = &work;
-            let threads: Vec<_> = (0..self.args.threads)
-                .map(|thread| scope.spawn(move || work(thread)))
-                .collect();
+        let latencies = by_threads_while(self.args.threads, work, || {
             let asked = loop {
                 std::thread::sleep(ASK_EVERY);
                 match go_on() {
@@ -293,13 +268,9 @@ impl Bench<'_> {
                 }
             };
             done.store(true, Relaxed);
-            let results = threads.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            let latencies = results.collect::<Result<Vec<_>>>()?.concat();
-            asked.map(|_| latencies)
-        })
+            asked.map(|_| ())
+        })?;
+        Ok(latencies.concat())
     }
 
     fn reads(&self, latencies: Vec<Duration>) -> Reads {

@@ -7,16 +7,12 @@ pub mod points;
 pub mod process;
 pub mod reads;
 pub mod scan;
+pub mod scene;
 pub mod shape;
 pub mod stores;
 pub mod trace;
 
-use std::path::PathBuf;
-
-use crate::{
-    error::{Error, Result},
-    output::Format,
-};
+use crate::{error::Result, output::Format};
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -47,16 +43,4 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
         Command::Scan(args) => scan::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }
-}
-
-/// Where a bench keeps what it measures: as given, else below the user's cache directory.
-fn work_dir(given: Option<&PathBuf>) -> Result<PathBuf> {
-    if let Some(dir) = given {
-        return Ok(dir.clone());
-    }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| std::env::home_dir().map(|home| home.join(".cache")));
-    cache
-        .map(|dir| dir.join("lazurite/bench"))
-        .ok_or_else(|| Error::Usage("there is no home directory: give a --work-dir".into()))
 }

@@ -11,22 +11,18 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, executor::block_on, stream};
-use lazurite::{LoadPolicy, RocksDbOptions, StateBackend};
-use lazurite_env::{
-    IoRuntime,
-    remote::{CountingStore, RemoteStore},
-};
+use lazurite::RocksDbOptions;
 use serde::Serialize;
 
 use super::{
-    reads::{percentile, read_one},
-    shape::{self, Noise, Shape, Values, value},
+    reads::{check, percentile, read_one},
+    scene::{Scene, by_threads},
+    shape::{self, Noise, Shape, Values},
 };
 use crate::{
-    error::{Error, Result},
-    link::{self, Link},
+    error::Result,
+    link::Link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
-    probe,
 };
 
 /// Bytes of a value.
@@ -118,18 +114,9 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
-    let bench = Bench {
-        args,
-        shape,
-        dir: work_dir.join("local"),
-        runtime,
-        store,
-    };
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let files = scene.ensure(&shape, format)?;
+    let bench = Bench { args, shape, scene };
     let ways = [Way::Threads, Way::Async, Way::Batch];
     let report = Report {
         state_bytes: shape.values() * VALUE_BYTES,
@@ -144,18 +131,13 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
             .into_iter()
             .collect::<Result<_>>()?,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 struct Bench<'a> {
     args: &'a Args,
     shape: Shape,
-    dir: PathBuf,
-    runtime: IoRuntime,
-    store: Arc<dyn RemoteStore>,
+    scene: Scene,
 }
 
 impl Bench<'_> {
@@ -165,18 +147,16 @@ impl Bench<'_> {
 
     /// Opens on an empty disk, reads, and forgets it all.
     fn run(&self, way: Way) -> Result<Run> {
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let bandwidth_mbps = Some(self.args.bandwidth_mbps).filter(|mbps| *mbps > 0);
         let link = Link {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps,
         };
-        let counted = CountingStore::new(link.slow_down(self.store.clone())?);
-        let backend = StateBackend::builder(&self.dir)
-            .remote_store(Arc::new(counted.clone()))
-            .io_runtime(self.runtime.clone())
-            .job(self.shape.job())
-            .load_policy(LoadPolicy::OnDemand)
+        let counted = self.scene.behind(link)?;
+        let backend = self
+            .scene
+            .builder(self.shape.job(), Arc::new(counted.clone()))
             .rocksdb(RocksDbOptions {
                 cold_read_threads: self.args.threads as usize,
                 ..self.shape.rocksdb()
@@ -197,7 +177,7 @@ impl Bench<'_> {
         let seconds = begun.elapsed().as_secs_f64();
         let counts = counted.snapshot().since(&before);
         drop((values, backend));
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         latencies.sort_unstable();
         let reads = keys.len() as f64;
         let (requests, bytes) = (counts.total() as f64, counts.bytes_in as f64);
@@ -219,7 +199,7 @@ impl Bench<'_> {
 
     fn by_threads(&self, values: &Values, keys: &[u64]) -> Result<Vec<Duration>> {
         let next = AtomicU64::new(0);
-        let work = || -> Result<Vec<Duration>> {
+        let work = |_| -> Result<Vec<Duration>> {
             let mut latencies = Vec::new();
             while let Some(key) = keys.get(next.fetch_add(1, Relaxed) as usize) {
                 let reading = Instant::now();
@@ -228,22 +208,14 @@ impl Bench<'_> {
             }
             Ok(latencies)
         };
-        let latencies = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.args.threads).map(|_| scope.spawn(work)).collect();
-            let results = threads.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            results.collect::<Result<Vec<_>>>()
-        })?;
-        Ok(latencies.concat())
+        Ok(by_threads(self.args.threads, work)?.concat())
     }
 
     fn by_futures(&self, values: &Values, keys: &[u64]) -> Result<Vec<Duration>> {
         let reads = stream::iter(keys).map(|key| async move {
             let reading = Instant::now();
             let found = values.get_async(key).await?;
-            self.check(*key, found.as_deref())?;
+            check(*key, found.as_deref(), &self.shape)?;
             Ok(reading.elapsed())
         });
         block_on(
@@ -257,18 +229,9 @@ impl Bench<'_> {
         let reading = Instant::now();
         let found = block_on(values.multi_get_async(keys))?;
         for (key, value) in keys.iter().zip(&found) {
-            self.check(*key, value.as_deref())?;
+            check(*key, value.as_deref(), &self.shape)?;
         }
         Ok(vec![reading.elapsed()])
-    }
-
-    fn check(&self, key: u64, found: Option<&[u8]>) -> Result<()> {
-        if found == Some(&value(key, VALUE_BYTES)[..]) {
-            return Ok(());
-        }
-        Err(Error::Wrong(format!(
-            "the value of key {key} is not the one that was written"
-        )))
     }
 }
 

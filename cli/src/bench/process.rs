@@ -12,22 +12,19 @@ use std::{
 };
 
 use lazurite::StateBackend;
-use lazurite_env::{
-    IoRuntime,
-    remote::{CountingStore, RemoteStore},
-};
+use lazurite_env::remote::CountingStore;
 use serde::Serialize;
 
 use super::{
+    scene::Scene,
     shape::{self, Noise, Shape, Values, value},
     trace::Distribution,
 };
 use crate::{
     Load,
     error::{Error, Result},
-    link::{self, Link},
+    link::Link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
-    probe,
 };
 
 /// Keys whose final values are compared with what they must be.
@@ -102,17 +99,12 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let files = scene.ensure(&shape, format)?;
     let bench = Bench {
         args,
         shape,
-        dir: work_dir.join("local"),
-        runtime,
-        store,
+        scene,
         keys: Distribution::Zipf.trace(shape.values(), args.records),
     };
     let lazy = bench.run(Some(Load::Lazy))?;
@@ -131,39 +123,32 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         lazy_over_local: times(&lazy, &local),
         runs: vec![lazy, eager, local],
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 struct Bench<'a> {
     args: &'a Args,
     shape: Shape,
-    dir: PathBuf,
-    runtime: IoRuntime,
-    store: Arc<dyn RemoteStore>,
+    scene: Scene,
     keys: Vec<u64>,
 }
 
 impl Bench<'_> {
     /// `None`: with all files local before the clock starts.
     fn run(&self, load: Option<Load>) -> Result<Run> {
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let link = Link {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps: Some(self.args.bandwidth_mbps),
         };
-        let store = match load {
-            Some(_) => link.slow_down(self.store.clone())?,
-            None => self.store.clone(),
+        let counted = match load {
+            Some(_) => self.scene.behind(link)?,
+            None => CountingStore::new(self.scene.store.clone()),
         };
-        let counted = CountingStore::new(store);
         let begun = Instant::now();
-        let backend = StateBackend::builder(&self.dir)
-            .remote_store(Arc::new(counted.clone()))
-            .io_runtime(self.runtime.clone())
-            .job(self.shape.job())
+        let backend = self
+            .scene
+            .builder(self.shape.job(), Arc::new(counted.clone()))
             .load_policy(load.unwrap_or(Load::Eager).into())
             .rocksdb(self.shape.rocksdb())
             .open()?;
@@ -178,7 +163,7 @@ impl Bench<'_> {
         let counts = counted.snapshot();
         self.check(&values)?;
         drop((values, backend));
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         Ok(Run {
             load: match load {
                 Some(Load::Lazy) => "lazy",

@@ -91,7 +91,12 @@ pub fn run(
 
 /// Reads the value of `key` and checks it.
 pub fn read_one(values: &Values, key: u64, shape: &Shape) -> Result<()> {
-    if values.get(&key)?.as_deref() == Some(&value(key, shape.value_bytes)[..]) {
+    check(key, values.get(&key)?.as_deref(), shape)
+}
+
+/// Fails where this is not what was written.
+pub fn check(key: u64, found: Option<&[u8]>, shape: &Shape) -> Result<()> {
+    if found == Some(&value(key, shape.value_bytes)[..]) {
         return Ok(());
     }
     Err(Error::Wrong(format!(

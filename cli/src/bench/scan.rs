@@ -8,19 +8,18 @@ use std::{
 };
 
 use lazurite::{
-    LoadPolicy, MapState, MapStateDescriptor, Restore, RocksDbOptions, SnapshotOptions,
-    SnapshotStore, StateBackend, snapshot::SnapshotMetadata,
-};
-use lazurite_env::{
-    IoRuntime,
-    remote::{CountingStore, RemoteStore},
+    MapState, MapStateDescriptor, Restore, RocksDbOptions, SnapshotOptions, StateBackend,
+    snapshot::SnapshotMetadata,
 };
 use serde::Serialize;
 
-use super::shape::{self, Noise, Shape};
+use super::{
+    scene::Scene,
+    shape::{self, Noise, Shape},
+};
 use crate::{
     error::{Error, Result},
-    link::{self, Link},
+    link::Link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
     probe, progress,
 };
@@ -83,15 +82,8 @@ struct Scan {
 
 /// Builds the states where they are missing, and measures.
 pub fn run(args: &Args, format: Format) -> Result<()> {
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let bench = Bench {
-        args,
-        store: link::open_store(&uri, &runtime)?,
-        dir: work_dir.join("local"),
-        runtime,
-    };
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let bench = Bench { args, scene };
     let files = match &args.files[..] {
         [] => vec![args.state_mib.div_ceil(64), args.state_mib],
         files => files.to_vec(),
@@ -104,12 +96,11 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
             state_mib: args.state_mib,
         };
         shape.check()?;
-        let build = work_dir.join("build");
-        shape::ensure(&shape, &bench.store, &bench.runtime, &build, format)?;
+        bench.scene.ensure(&shape, format)?;
         scans.extend(bench.values(&shape)?);
     }
-    if bench.metadata(MAPS_JOB)?.is_none() {
-        bench.build_maps(&work_dir.join("build"), format)?;
+    if bench.scene.newest(MAPS_JOB)?.is_none() {
+        bench.build_maps(format)?;
     }
     scans.push(bench.maps()?);
     let report = Report {
@@ -117,17 +108,12 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         bandwidth_mbps: args.bandwidth_mbps,
         scans,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 struct Bench<'a> {
     args: &'a Args,
-    store: Arc<dyn RemoteStore>,
-    dir: PathBuf,
-    runtime: IoRuntime,
+    scene: Scene,
 }
 
 /// A walk that was measured: entries, and what they cost.
@@ -139,13 +125,6 @@ struct Walked {
 }
 
 impl Bench<'_> {
-    /// The newest snapshot of `job`, if it has one.
-    fn metadata(&self, job: &str) -> Result<Option<SnapshotMetadata>> {
-        let snapshots = SnapshotStore::new(self.store.clone(), self.runtime.clone());
-        let newest = snapshots.list(job)?.pop();
-        Ok(newest.map(|(_, metadata)| metadata).transpose()?)
-    }
-
     /// Opens `job` on an empty disk behind a link of its own, and measures `walk`, which gives the number of entries.
     fn measure(
         &self,
@@ -153,17 +132,15 @@ impl Bench<'_> {
         rocksdb: RocksDbOptions,
         walk: impl FnOnce(&StateBackend) -> Result<u64>,
     ) -> Result<Walked> {
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let link = Link {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps: Some(self.args.bandwidth_mbps),
         };
-        let store = CountingStore::new(link.slow_down(self.store.clone())?);
-        let backend = StateBackend::builder(&self.dir)
-            .remote_store(Arc::new(store.clone()))
-            .io_runtime(self.runtime.clone())
-            .job(job)
-            .load_policy(LoadPolicy::OnDemand)
+        let store = self.scene.behind(link)?;
+        let backend = self
+            .scene
+            .builder(job.to_owned(), Arc::new(store.clone()))
             .rocksdb(rocksdb)
             .open()?;
         let before = store.snapshot();
@@ -174,7 +151,7 @@ impl Bench<'_> {
         drop(backend);
         std::thread::sleep(Duration::from_millis(200 + 2 * self.args.latency_ms));
         let counts = store.snapshot().since(&before);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         Ok(Walked {
             entries,
             took,
@@ -186,7 +163,7 @@ impl Bench<'_> {
     /// The whole table, one key group in the middle, and the first ten entries of an iterator over all.
     fn values(&self, shape: &Shape) -> Result<Vec<Scan>> {
         let job = shape.job();
-        let metadata = self.need(&job)?;
+        let metadata = self.scene.need(&job)?;
         let group = metadata.subtasks[0].key_groups / 2;
         let all = shape.values();
         let count = |iter: &mut lazurite::ValueIter<u64, Vec<u8>>, most: u64| -> Result<u64> {
@@ -222,11 +199,6 @@ impl Bench<'_> {
         ])
     }
 
-    fn need(&self, job: &str) -> Result<SnapshotMetadata> {
-        let gone = || Error::Wrong("the snapshot is gone".into());
-        self.metadata(job)?.ok_or_else(gone)
-    }
-
     fn scan(
         &self,
         scan: &'static str,
@@ -256,7 +228,7 @@ impl Bench<'_> {
 
     /// Walks through whole maps, each another one, in no order.
     fn maps(&self) -> Result<Scan> {
-        let metadata = self.need(MAPS_JOB)?;
+        let metadata = self.scene.need(MAPS_JOB)?;
         let walked = self.measure(MAPS_JOB, RocksDbOptions::default(), |backend| {
             let maps = maps(backend)?;
             let mut keys = Noise::new(1);
@@ -275,10 +247,11 @@ impl Bench<'_> {
         Ok(self.scan("short walks", &metadata, MAPS * MAP_ENTRIES, walked))
     }
 
-    fn build_maps(&self, dir: &std::path::Path, format: Format) -> Result<()> {
-        let backend = StateBackend::builder(dir)
-            .remote_store(self.store.clone())
-            .io_runtime(self.runtime.clone())
+    fn build_maps(&self, format: Format) -> Result<()> {
+        let dir = self.scene.build_dir();
+        let backend = StateBackend::builder(&dir)
+            .remote_store(self.scene.store.clone())
+            .io_runtime(self.scene.runtime.clone())
             .job(MAPS_JOB)
             .restore(Restore::Empty)
             .open()?;
@@ -297,7 +270,7 @@ impl Bench<'_> {
         backend.snapshot(SnapshotOptions::new())?.wait()?;
         bar.finish_and_clear();
         drop((maps, backend));
-        probe::remove_dir(dir)
+        probe::remove_dir(&dir)
     }
 }
 

@@ -118,10 +118,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         link_mbps: args.link_mbps,
         stores,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 fn measure(

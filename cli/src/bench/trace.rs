@@ -7,6 +7,8 @@ use super::shape::Noise;
 pub enum Distribution {
     /// A few keys often, most hardly ever: exponent 0.99, as in YCSB.
     Zipf,
+    /// The same, where the more often keys are asked for, the nearer to the first they lie.
+    Clustered,
     /// Each as often as every other.
     Uniform,
 }
@@ -16,20 +18,25 @@ impl Distribution {
     pub fn name(self) -> &'static str {
         match self {
             Distribution::Zipf => "zipf-0.99",
+            Distribution::Clustered => "zipf-0.99-clustered",
             Distribution::Uniform => "uniform",
         }
     }
 
-    /// `reads` of the keys 0 to `keys - 1`. Those that are asked for often lie anywhere among the others.
+    /// `reads` of the keys 0 to `keys - 1`. Those that are asked for often lie anywhere among the others, unless they are
+    /// clustered.
     pub fn trace(self, keys: u64, reads: u64) -> Vec<u64> {
         let mut noise = Noise::new(1);
         match self {
             Distribution::Uniform => (0..reads).map(|_| noise.next() % keys).collect(),
-            Distribution::Zipf => {
+            Distribution::Zipf | Distribution::Clustered => {
                 let zipf = Zipf::new(keys);
-                let scattered = |rank| Noise::new(rank).next() % keys;
+                let place = |rank| match self {
+                    Distribution::Clustered => rank,
+                    _ => Noise::new(rank).next() % keys,
+                };
                 (0..reads)
-                    .map(|_| scattered(zipf.rank(unit(&mut noise))))
+                    .map(|_| place(zipf.rank(unit(&mut noise))))
                     .collect()
             }
         }
@@ -106,7 +113,11 @@ mod tests {
 
     #[test]
     fn traces_are_the_same_each_time_and_inside() {
-        for distribution in [Distribution::Zipf, Distribution::Uniform] {
+        for distribution in [
+            Distribution::Zipf,
+            Distribution::Clustered,
+            Distribution::Uniform,
+        ] {
             let trace = distribution.trace(1000, 5000);
             assert_eq!(trace, distribution.trace(1000, 5000));
             assert!(trace.iter().all(|key| *key < 1000));

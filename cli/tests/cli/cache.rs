@@ -15,7 +15,7 @@ fn every_cache_reads_the_same_and_is_measured() {
     assert!(output.status.success(), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let runs = report["runs"].as_array().unwrap();
-    assert_eq!(runs.len(), 8);
+    assert_eq!(runs.len(), 12);
     for run in runs {
         let (cache, hits) = (run["cache"].as_str().unwrap(), &run["hit_ratio"]);
         assert_eq!(run["reads"], 600, "{run}");
@@ -38,6 +38,9 @@ fn every_cache_reads_the_same_and_is_measured() {
     for field in [
         "zipf_bytes_whole_files_over_chunks",
         "zipf_bytes_guarded_whole_files_over_chunks",
+        "clustered_bytes_whole_files_over_chunks",
+        "clustered_bytes_guarded_whole_files_over_chunks",
+        "clustered_time_whole_files_over_chunks",
         "uniform_time_no_cache_over_chunks",
     ] {
         assert!(report[field].as_f64().unwrap() > 0.0, "{field}");

@@ -122,11 +122,16 @@ impl Db {
         Ok(unsafe { lazurite_env_rocksdb::file_reads(self.db.as_raw_ptr()) })
     }
 
-    /// The data blocks that the block cache holds of files with these unique ids. Walks over the block cache; no I/O.
-    pub(crate) fn cached_blocks(&self, unique_ids: &[&str]) -> Result<Vec<CachedBlock>> {
+    /// Tells of the data blocks that the block cache holds of files with these unique ids. Walks over the block cache; no I/O.
+    pub(crate) fn cached_blocks(
+        &self,
+        unique_ids: &[&str],
+        tell: impl FnMut(CachedBlock),
+    ) -> Result<()> {
         self.check_open()?;
         // SAFETY: `self` keeps the database open.
-        Ok(unsafe { lazurite_env_rocksdb::cached_blocks(self.db.as_raw_ptr(), unique_ids) })
+        unsafe { lazurite_env_rocksdb::cached_blocks(self.db.as_raw_ptr(), unique_ids, tell) };
+        Ok(())
     }
 
     fn tables(&self) -> Result<HashMap<String, TableFile>> {

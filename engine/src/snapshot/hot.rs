@@ -1,7 +1,7 @@
 //! What is hot when a snapshot is written, from all who know a part of it: the union what is read of files, RocksDB's block
 //! cache what is read so often that it never comes to a file.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, ops::Range, time::Instant};
 
 use lazurite_env::Activity;
 
@@ -27,7 +27,7 @@ pub(super) fn texts(context: &Context, db: &Db, files: &[CapturedFile]) -> HashM
     let names = files.iter().map(|file| file.name.as_str());
     heat.chunks.look(Instant::now(), names, |name, halvings| {
         let mut levels = context.union.take_chunk_heat(name, halvings);
-        for &chunk in cached.get(name).into_iter().flatten() {
+        for chunk in cached.get(name).into_iter().flat_map(|bits| ones(bits)) {
             if levels.len() <= chunk {
                 levels.resize(chunk + 1, 0);
             }
@@ -55,12 +55,13 @@ fn bytes_read(context: &Context) -> (u64, u64) {
     (gets, scans)
 }
 
-/// The chunks of which the block cache holds a block, each once, by file.
+/// The chunks of which the block cache holds a block, a bit for each, by file. It may hold millions of blocks, so they are
+/// marked as they are told.
 fn cached_chunks<'a>(
     context: &Context,
     db: &Db,
     files: &'a [CapturedFile],
-) -> HashMap<&'a str, Vec<usize>> {
+) -> HashMap<&'a str, Vec<u64>> {
     // A table file's object is named by RocksDB's unique id of it.
     let keys: Vec<String> = {
         let registry = context.registry();
@@ -75,27 +76,55 @@ fn cached_chunks<'a>(
             .collect()
     };
     let ids: Vec<&str> = keys.iter().map(|key| unique_id(key)).collect();
+    let mut chunks: HashMap<&str, Vec<u64>> = HashMap::new();
     // A database that is being closed has nothing to tell.
-    let blocks = db.cached_blocks(&ids).unwrap_or_default();
-    let mut chunks: HashMap<&str, Vec<usize>> = HashMap::new();
-    for block in blocks {
+    let _ = db.cached_blocks(&ids, |block| {
         let file = &files[block.file];
         if block.offset < file.len {
-            let of = chunks.entry(&file.name).or_default();
             // All of it, or it is not warm.
             let end = file.len.min(block.offset + block.memory.max(1));
             let touched = block.offset / CHUNK_BYTES..end.div_ceil(CHUNK_BYTES);
-            of.extend(touched.map(|chunk| chunk as usize));
+            mark(chunks.entry(&file.name).or_default(), touched);
         }
-    }
-    for of in chunks.values_mut() {
-        of.sort_unstable();
-        of.dedup();
-    }
+    });
     chunks
+}
+
+fn mark(bits: &mut Vec<u64>, chunks: Range<u64>) {
+    for chunk in chunks {
+        let word = (chunk / 64) as usize;
+        if bits.len() <= word {
+            bits.resize(word + 1, 0);
+        }
+        bits[word] |= 1 << (chunk % 64);
+    }
+}
+
+fn ones(bits: &[u64]) -> impl Iterator<Item = usize> {
+    let chunks = 0..bits.len() * 64;
+    chunks.filter(|chunk| bits[chunk / 64] >> (chunk % 64) & 1 == 1)
 }
 
 fn unique_id(key: &str) -> &str {
     let name = key.rsplit('/').next().unwrap_or(key);
     name.strip_suffix(".sst").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_marked_is_told_once_and_in_order() {
+        let mut bits = Vec::new();
+        mark(&mut bits, 130..132);
+        for chunks in [62..66, 0..1, 63..65, 7..7] {
+            mark(&mut bits, chunks);
+        }
+        assert_eq!(
+            ones(&bits).collect::<Vec<_>>(),
+            [0, 62, 63, 64, 65, 130, 131]
+        );
+        assert_eq!((bits.len(), ones(&[]).count()), (3, 0));
+    }
 }

@@ -13,7 +13,8 @@ namespace lazurite {
 
 class LocalFiles;
 
-// A saturating counter of a byte for each chunk of 64 KiB. The memory is taken at the first note. Any thread may call it.
+// A counter of a byte for each chunk of 64 KiB; where one is full, all are halved, so that what is read most stays apart. The
+// memory is taken at the first note. Any thread may call it.
 class ChunkHeat {
  public:
   static constexpr unsigned kChunkBits = 16;
@@ -68,12 +69,23 @@ class ChunkHeat {
   struct Counts {
     explicit Counts(size_t n) : chunks(n), of(new std::atomic<uint8_t>[n]()) {}
 
-    // Two notes at one instant may count as one.
+    // Two notes at one instant may count as one, and two that find a counter full may halve twice.
     void Add(uint64_t chunk) noexcept {
       if (chunk < chunks) {
-        if (const uint8_t before = of[chunk].load(std::memory_order_relaxed); before < UINT8_MAX) {
+        const uint8_t before = of[chunk].load(std::memory_order_relaxed);
+        if (before == UINT8_MAX) {
+          Halve();
+        } else {
           of[chunk].store(static_cast<uint8_t>(before + 1), std::memory_order_relaxed);
         }
+      }
+    }
+
+    // No more often than once in 128 samples, which are 8,000 reads.
+    void Halve() noexcept {
+      for (size_t chunk = 0; chunk < chunks; ++chunk) {
+        const uint8_t count = of[chunk].load(std::memory_order_relaxed);
+        of[chunk].store(static_cast<uint8_t>(count >> 1), std::memory_order_relaxed);
       }
     }
 

@@ -33,12 +33,17 @@ unsafe extern "C" {
     ) -> u8;
 }
 
-unsafe extern "C" fn collect(context: *mut c_void, file: usize, offset: u64, memory: u64) {
-    // Unwinding must not reach C++; what cannot be noted is left out.
+unsafe extern "C" fn pass_on<F: FnMut(CachedBlock)>(
+    context: *mut c_void,
+    file: usize,
+    offset: u64,
+    memory: u64,
+) {
+    // Unwinding must not reach C++; what cannot be told is left out.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: `context` is the vector below.
-        let blocks = unsafe { &mut *context.cast::<Vec<CachedBlock>>() };
-        blocks.push(CachedBlock {
+        // SAFETY: `context` is the closure below, and the thread that lent it is the one that is told.
+        let tell = unsafe { &mut *context.cast::<F>() };
+        tell(CachedBlock {
             file,
             offset,
             memory,
@@ -46,26 +51,27 @@ unsafe extern "C" fn collect(context: *mut c_void, file: usize, offset: u64, mem
     }));
 }
 
-/// The data blocks that the database's block cache holds now, of the files with these unique ids (as
-/// [`SstInfo`](crate::SstInfo) has them; what is no id has no block). In no order. Walks over the whole cache, without a lock and without an effect on what it keeps: some
-/// milliseconds for each 100,000 blocks. No I/O.
+/// Tells of each data block that the database's block cache holds now, of the files with these unique ids (as
+/// [`SstInfo`](crate::SstInfo) has them; what is no id has no block). In no order. Walks over the whole cache, a part of it locked at a
+/// time at most and without an effect on what it keeps: some milliseconds for each 100,000 blocks. No I/O.
 ///
 /// # Safety
-/// `db` is an open database of this RocksDB, and stays open until this returns.
-pub unsafe fn cached_blocks(db: *mut rocksdb_t, unique_ids: &[&str]) -> Vec<CachedBlock> {
+/// `db` is an open database of this RocksDB, and stays open until this returns. `tell` reads nothing from a database.
+pub unsafe fn cached_blocks<F>(db: *mut rocksdb_t, unique_ids: &[&str], mut tell: F)
+where
+    F: FnMut(CachedBlock),
+{
     let mut bytes = Vec::with_capacity(unique_ids.len() * ID_LEN);
     for id in unique_ids {
         // One that is none is that of no file: all zeros.
         bytes.extend(parse(id).unwrap_or_default());
     }
-    let mut blocks: Vec<CachedBlock> = Vec::new();
-    // SAFETY: the caller's promise; there are as many ids as the count says, and `collect` takes the vector, which outlives
+    // SAFETY: the caller's promise; there are as many ids as the count says, and `pass_on` takes the closure, which outlives
     // the call.
     unsafe {
         let (ids, count) = (bytes.as_ptr().cast(), unique_ids.len());
-        lz_cached_blocks(db, ids, count, (&raw mut blocks).cast(), collect);
+        lz_cached_blocks(db, ids, count, (&raw mut tell).cast(), pass_on::<F>);
     }
-    blocks
 }
 
 fn parse(id: &str) -> Option<[u8; ID_LEN]> {

@@ -250,3 +250,33 @@ fn scans_and_snapshots_leave_no_heat() {
     let id = snapshot(&backend).id;
     assert_eq!(levels(&world, id), [0u8; 0]);
 }
+
+#[test]
+fn scans_of_remote_files_leave_no_heat() {
+    let world = World::new();
+    let (backend, table) = one_file(&world);
+    snapshot(&backend);
+    drop((table, backend));
+    world.lose_disk();
+    let backend = builder(&world)
+        .load_policy(LoadPolicy::OnDemand)
+        .open()
+        .unwrap();
+    let table = backend.value_state(&COUNTS).unwrap();
+    let scan = || assert_eq!(table.iter().unwrap().count() as u64, KEYS);
+    scan();
+    // It is stored behind them.
+    let until = Instant::now() + Duration::from_secs(20);
+    while backend.tier().cache_bytes < KEYS * LEN as u64 && Instant::now() < until {
+        scan();
+    }
+    let before = backend.tier().remote_requests;
+    (0..4).for_each(|_| scan());
+    assert_eq!(backend.tier().remote_requests, before);
+    let id = snapshot(&backend).id;
+    assert_eq!(levels(&world, id), [0u8; 0]);
+    // Gets heat a chunk here as they do of a local file.
+    heat_up(&table, 3);
+    let id = snapshot(&backend).id;
+    assert!(!hot_chunks(&levels(&world, id)).is_empty());
+}

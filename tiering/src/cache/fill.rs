@@ -32,6 +32,8 @@ pub(super) struct Job {
     pub number: u64,
     /// The request that brought them, on the list of flights.
     pub flight: u64,
+    /// It was a get's.
+    pub is_get: bool,
     /// Where they begin; at a page.
     pub start: u64,
     pub bytes: Bytes,
@@ -165,7 +167,8 @@ impl Cache {
             .and_then(|file| match file {
                 Some(file) => {
                     let mut room = Room::none(self);
-                    let source = Source::Read(job.flight);
+                    let (flight, is_get) = (job.flight, job.is_get);
+                    let source = Source::Read { flight, is_get };
                     self.store(&file, job.number, job.start, &bytes, &mut room, source)
                 }
                 None => Ok(Stored::NoRoom),
@@ -279,7 +282,7 @@ impl Cache {
                 state.abandon(&claim)
             } else {
                 let good = match source {
-                    Source::Read(flight) => state.flights.is_good(object, flight),
+                    Source::Read { flight, .. } => state.flights.is_good(object, flight),
                     Source::Download | Source::Warming(_) => true,
                 };
                 let (charged, dirty) = state.settle(&claim, stored.is_ok() && good, source);

@@ -33,13 +33,20 @@ const EVICT_STEPS_MAX: usize = 1000;
 /// Entries of departed chunks that a queue may hold beside its live ones, before it is cleaned.
 const STALE_SLACK: usize = 1024;
 
+/// How a chunk was read, of late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Warmth {
+    /// Any read that found it here, or what it was told to be: keeps it.
+    points: u8,
+    /// Gets, as far as they are counted: a scan tells nobody that a chunk is hot.
+    gets: u8,
+}
+
 #[derive(Debug)]
 struct Node {
     weight: u64,
-    points: u8,
+    warmth: Warmth,
     in_main: bool,
-    /// A user read it here, not so long ago.
-    read: bool,
     stamp: u64,
 }
 
@@ -68,6 +75,28 @@ impl Heat {
 
     /// Takes a chunk in, or gives one that is in another weight. `warm`: straight into the main queue.
     pub fn insert(&mut self, id: ChunkId, weight: u64, warm: bool) {
+        self.take_in(id, weight, Warmth::default(), warm);
+    }
+
+    /// Takes a chunk in that a get brought.
+    pub fn insert_got(&mut self, id: ChunkId, weight: u64) {
+        let (points, gets) = (0, 1);
+        self.take_in(id, weight, Warmth { points, gets }, false);
+    }
+
+    /// Takes a chunk in that somebody says is hot, with so many points. One that is in keeps its place.
+    pub fn insert_hot(&mut self, id: ChunkId, weight: u64, points: u8) {
+        let points = points.min(POINTS_MAX);
+        let gets = points;
+        self.take_in(id, weight, Warmth { points, gets }, true);
+    }
+
+    /// Takes a chunk in that was [removed](Self::remove), as it was.
+    pub fn give_back(&mut self, id: ChunkId, weight: u64, warmth: Warmth) {
+        self.take_in(id, weight, warmth, true);
+    }
+
+    fn take_in(&mut self, id: ChunkId, weight: u64, warmth: Warmth, to_main: bool) {
         if let Some(node) = self.nodes.get_mut(&id) {
             let queue = if node.in_main {
                 &mut self.main
@@ -78,58 +107,52 @@ impl Heat {
             node.weight = weight;
             return;
         }
-        let in_main = self.ghost_stamps.remove(&id).is_some() || warm;
-        self.push(id, weight, (0, !warm), in_main);
-    }
-
-    /// Takes a chunk in that somebody says is hot, with so many points. One that is in keeps its place.
-    pub fn insert_hot(&mut self, id: ChunkId, weight: u64, points: u8) {
-        if self.nodes.contains_key(&id) {
-            return self.insert(id, weight, true);
-        }
-        self.ghost_stamps.remove(&id);
-        self.push(id, weight, (points.min(POINTS_MAX), false), true);
+        let in_main = self.ghost_stamps.remove(&id).is_some() || to_main;
+        self.push(id, weight, warmth, in_main);
     }
 
     /// A user read the chunk.
-    pub fn touch(&mut self, id: &ChunkId) {
+    pub fn touch(&mut self, id: &ChunkId, is_get: bool) {
         if let Some(node) = self.nodes.get_mut(id) {
-            node.points = (node.points + 1).min(POINTS_MAX);
-            node.read = true;
+            let Warmth { points, gets } = &mut node.warmth;
+            *points = (*points + 1).min(POINTS_MAX);
+            *gets = (*gets + u8::from(is_get)).min(POINTS_MAX);
         }
     }
 
-    /// How hot a chunk is, from 0 to [`POINTS_MAX`]: its points, and 1 at least where users read it so often that it came
-    /// into the main queue. Then its points are halved `halvings` times.
+    /// How hot a chunk is, from 0 to [`POINTS_MAX`]: its points, as far as gets gave them, and 1 at least where it was read
+    /// so often that it came into the main queue. Then both are halved `halvings` times.
     pub fn take_level(&mut self, id: &ChunkId, halvings: u32) -> u8 {
         let Some(node) = self.nodes.get_mut(id) else {
             return 0;
         };
-        let level = node.points.max(u8::from(node.in_main && node.read));
-        if halvings > 0 {
-            node.read &= node.points > 0;
-            node.points >>= halvings.min(u8::BITS - 1);
-        }
+        let Warmth { points, gets } = &mut node.warmth;
+        let level = (*points).max(u8::from(node.in_main)).min(*gets);
+        let halvings = halvings.min(u8::BITS - 1);
+        *points >>= halvings;
+        *gets >>= halvings;
         level
     }
 
-    /// Forgets a chunk without a ghost; nothing where it is not in.
-    pub fn remove(&mut self, id: &ChunkId) {
-        if let Some(node) = self.nodes.remove(id) {
-            let queue = if node.in_main {
-                &mut self.main
-            } else {
-                &mut self.small
-            };
-            queue.bytes -= node.weight;
-            queue.live -= 1;
-            if queue.entries.len() > 2 * queue.live + STALE_SLACK {
-                let nodes = &self.nodes;
-                queue
-                    .entries
-                    .retain(|(id, stamp)| nodes.get(id).is_some_and(|node| node.stamp == *stamp));
-            }
+    /// Forgets a chunk without a ghost, and tells how warm it was; nothing where it is not in.
+    pub fn remove(&mut self, id: &ChunkId) -> Warmth {
+        let Some(node) = self.nodes.remove(id) else {
+            return Warmth::default();
+        };
+        let queue = if node.in_main {
+            &mut self.main
+        } else {
+            &mut self.small
+        };
+        queue.bytes -= node.weight;
+        queue.live -= 1;
+        if queue.entries.len() > 2 * queue.live + STALE_SLACK {
+            let nodes = &self.nodes;
+            queue
+                .entries
+                .retain(|(id, stamp)| nodes.get(id).is_some_and(|node| node.stamp == *stamp));
         }
+        node.warmth
     }
 
     /// What the chunks take.
@@ -157,8 +180,8 @@ impl Heat {
             queue.live -= 1;
             steps += 1;
             let tired = steps > EVICT_STEPS_MAX;
-            let (weight, read) = (node.weight, node.read);
-            let points = if tired { 0 } else { node.points };
+            let (weight, warmth) = (node.weight, node.warmth);
+            let points = if tired { 0 } else { warmth.points };
             self.nodes.remove(&id);
             match (from_small, points) {
                 (true, 0) => {
@@ -166,19 +189,29 @@ impl Heat {
                     return Some(id);
                 }
                 (false, 0) => return Some(id),
-                (true, _) => self.push(id, weight, (0, read), true),
-                (false, points) => self.push(id, weight, (points - 1, read), true),
+                (true, _) => self.push(
+                    id,
+                    weight,
+                    Warmth {
+                        points: 0,
+                        ..warmth
+                    },
+                    true,
+                ),
+                (false, _) => {
+                    let points = points - 1;
+                    self.push(id, weight, Warmth { points, ..warmth }, true);
+                }
             }
         }
     }
 
-    fn push(&mut self, id: ChunkId, weight: u64, (points, read): (u8, bool), in_main: bool) {
+    fn push(&mut self, id: ChunkId, weight: u64, warmth: Warmth, in_main: bool) {
         self.stamp += 1;
         let node = Node {
             weight,
-            points,
+            warmth,
             in_main,
-            read,
             stamp: self.stamp,
         };
         let queue = if in_main {
@@ -223,7 +256,7 @@ mod tests {
     /// A cache of `capacity` chunks of weight 1; true where the read hit.
     fn read(heat: &mut Heat, resident: &mut HashSet<u32>, capacity: usize, chunk: u32) -> bool {
         if resident.contains(&chunk) {
-            heat.touch(&id(chunk));
+            heat.touch(&id(chunk), true);
             return true;
         }
         if resident.len() == capacity {
@@ -269,11 +302,14 @@ mod tests {
         let all = 0..10 * EVICT_STEPS_MAX as u32;
         for chunk in all.clone() {
             heat.insert(id(chunk), 1, true);
-            heat.touch(&id(chunk));
+            heat.touch(&id(chunk), true);
         }
         heat.evict();
-        let untouched =
-            all.filter(|chunk| heat.nodes.get(&id(*chunk)).is_some_and(|n| n.points == 1));
+        let untouched = all.filter(|chunk| {
+            heat.nodes
+                .get(&id(*chunk))
+                .is_some_and(|n| n.warmth.points == 1)
+        });
         assert!(untouched.count() >= 8 * EVICT_STEPS_MAX);
     }
 
@@ -310,10 +346,13 @@ mod tests {
     fn levels_tell_what_is_read_again_and_cool_down() {
         let (mut heat, _) = cache(1000);
         for chunk in 0..6 {
-            heat.insert(id(chunk), 1, chunk == 5);
+            match chunk {
+                5 => heat.insert(id(chunk), 1, true),
+                _ => heat.insert_got(id(chunk), 1),
+            }
         }
         for (chunk, reads) in [(1, 1), (2, 2), (3, 7)] {
-            (0..reads).for_each(|_| heat.touch(&id(chunk)));
+            (0..reads).for_each(|_| heat.touch(&id(chunk), true));
         }
         heat.insert_hot(id(6), 1, 2);
         // One that is in already is no hotter for being told.
@@ -325,13 +364,32 @@ mod tests {
         assert_eq!(levels(40), [0, 0, 1, 1, 0, 0, 1, 0]);
         assert_eq!(levels(0), [0; 8]);
         // What came into the main queue by its reads is hot there, until it was not read for long.
-        heat.touch(&id(0));
+        heat.touch(&id(0), true);
         let (read, told) = (id(0), id(5));
         heat.set_capacity(1);
         heat.evict();
         assert!(heat.nodes[&read].in_main);
         let mut level = |id| heat.take_level(id, 1);
         assert_eq!((level(&read), level(&read), level(&told)), (1, 0, 0));
+    }
+
+    #[test]
+    fn scans_keep_and_do_not_heat_and_what_is_given_back_is_as_it_was() {
+        let (mut heat, _) = cache(1000);
+        heat.insert(id(0), 1, false);
+        heat.insert_got(id(1), 1);
+        for chunk in [0, 1] {
+            (0..5).for_each(|_| heat.touch(&id(chunk), false));
+        }
+        heat.touch(&id(1), true);
+        let levels = |heat: &mut Heat| [0, 1].map(|chunk| heat.take_level(&id(chunk), 0));
+        assert_eq!(levels(&mut heat), [0, 2]);
+        for chunk in [0, 1] {
+            let warmth = heat.remove(&id(chunk));
+            assert_eq!(warmth.points, 3);
+            heat.give_back(id(chunk), 7, warmth);
+        }
+        assert_eq!((levels(&mut heat), heat.bytes()), ([0, 2], 14));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Landing {
     pub object: Arc<Object>,
     /// The life of the object in the cache that is to have the bytes.
     pub number: Option<u64>,
+    /// A get asked for it.
+    pub is_get: bool,
     pub launch: Launch,
     pub rest: Bytes,
     pub done: bool,
@@ -47,6 +49,7 @@ impl Landing {
                     object: self.object.clone(),
                     number,
                     flight: self.launch.flight,
+                    is_get: self.is_get,
                     start: range.start,
                     bytes,
                     rest: if fills_page {

@@ -24,6 +24,8 @@ mod hold;
 mod landing;
 mod load;
 mod plan;
+#[cfg(any(feature = "policy", test))]
+pub(crate) mod policy;
 mod read;
 mod room;
 mod state;
@@ -76,7 +78,8 @@ pub struct CacheOptions {
     /// them, the cache shrinks when it next stores something. Defaults to 256 MiB.
     pub min_free_bytes: u64,
     /// Remote objects of which reads keep something on the disk at a time; each takes two file descriptors while it is
-    /// there. Where so many are, another takes the place of one that was not read for long, or is read through.
+    /// there. Where so many are, another takes the place of one that was not read for long, or is read through. Hot chunks are
+    /// brought of half as many.
     /// Defaults to an eighth of what the process may open when this is made, and to no limit where that is not told as on
     /// Linux.
     pub open_objects: usize,

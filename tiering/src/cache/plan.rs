@@ -101,9 +101,9 @@ impl Cache {
                 let (born, resident) = state.resident(object.id, chunk);
                 let hits = if use_hits { mask & resident } else { 0 };
                 // Neighbours in one chunk that are read one after another are no second reading of it.
-                if request.mode == Mode::Use && hits != 0 && hits == mask {
-                    let object = object.id;
-                    state.heat.touch(&ChunkId { object, chunk });
+                if request.mode.is_use() && hits != 0 && hits == mask {
+                    let (object, is_get) = (object.id, request.mode == Mode::Get);
+                    state.heat.touch(&ChunkId { object, chunk }, is_get);
                 }
                 for pages in runs(chunk, hits) {
                     let want = i;

@@ -23,8 +23,10 @@ const DROP_ATTEMPTS: u32 = 100;
 /// What a read does to the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Uses it, fills it and heats it: a user's read.
+    /// Uses it, fills it and keeps it: a user's read.
     Use,
+    /// The same, and heats it.
+    Get,
     /// Fills it for a read that is to come.
     Ahead,
     /// Takes what is there and leaves no trace: compaction, verification, whole-file reads.
@@ -38,12 +40,14 @@ impl Mode {
         match hint.activity {
             Activity::Compaction | Activity::Verify | Activity::Flush => Mode::Pass,
             Activity::Reread => Mode::Reread,
-            Activity::Unknown
-            | Activity::Get
-            | Activity::MultiGet
-            | Activity::Iterate
-            | Activity::Open => Mode::Use,
+            Activity::Get | Activity::MultiGet => Mode::Get,
+            Activity::Unknown | Activity::Iterate | Activity::Open => Mode::Use,
         }
+    }
+
+    /// A user's read.
+    pub fn is_use(self) -> bool {
+        matches!(self, Mode::Use | Mode::Get)
     }
 }
 
@@ -190,7 +194,7 @@ impl Cache {
             if !read.is_local() {
                 Counters::add(&counters.remote_reads, 1);
             }
-            if mode == Mode::Use && self.is_active() {
+            if mode.is_use() && self.is_active() {
                 let hit = read.is_local();
                 let counter = if hit {
                     &counters.cache_hits
@@ -275,6 +279,7 @@ impl Cache {
                 cache: self.clone(),
                 object: request.object.clone(),
                 number: (request.mode != Mode::Pass && self.is_active()).then_some(plan.number),
+                is_get: request.mode == Mode::Get,
                 launch,
                 rest: self.rest(request),
                 done: false,

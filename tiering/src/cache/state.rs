@@ -23,7 +23,7 @@ use super::{
     file::CacheFile,
     flight::Flights,
     geometry::{BLOCK_BYTES, disk_bytes, group_of},
-    heat::{ChunkId, Heat},
+    heat::{ChunkId, Heat, Warmth},
 };
 pub(crate) use claim::{Claim, Source};
 
@@ -86,6 +86,8 @@ pub(crate) struct Chunk {
     pub evicting: bool,
     /// Something is on the disk that is not resident and must be punched.
     pub dirty: bool,
+    /// While its file is held: how warm it was in the heat.
+    warmth: Warmth,
 }
 
 /// The chunks whose checksums are in one block of the map.
@@ -331,7 +333,7 @@ impl State {
         Some(file)
     }
 
-    /// Takes a file's chunks out of the heat, or back in.
+    /// Takes a file's chunks out of the heat, or back in as they were.
     pub fn set_held(&mut self, object: ObjectId, number: u64, held: bool) {
         let (heat, files) = (&mut self.heat, &mut self.files);
         let Some(file) = files.get_mut(&object).filter(|file| file.number == number) else {
@@ -341,12 +343,12 @@ impl State {
         if !held {
             file.sealed = false;
         }
-        for (&at, chunk) in &file.chunks {
+        for (&at, chunk) in &mut file.chunks {
             let id = ChunkId { object, chunk: at };
             if held {
-                heat.remove(&id);
+                chunk.warmth = heat.remove(&id);
             } else if chunk.bits != 0 && !chunk.evicting {
-                heat.insert(id, disk_bytes(chunk.bits), true);
+                heat.give_back(id, disk_bytes(chunk.bits), chunk.warmth);
             }
         }
     }

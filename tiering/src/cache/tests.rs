@@ -95,6 +95,19 @@ impl Lab {
         local
     }
 
+    /// Warms a range as hot as can be, within all of the budget. `false` where it is refused.
+    fn warm(&self, object: &Arc<Object>, bytes: &Bytes, range: std::ops::Range<u64>) -> bool {
+        match self.cache.warm(object, &range, u64::MAX).unwrap() {
+            Begin::Warm(mut warm) => {
+                let slice = bytes.slice(range.start as usize..range.end as usize);
+                warm.store(range.start, &slice, 3).unwrap();
+                true
+            }
+            Begin::Refused => false,
+            Begin::Here | Begin::Full => panic!("there is something, and room for it"),
+        }
+    }
+
     fn hold(&self, object: &Arc<Object>) -> Option<Hold> {
         self.cache.hold(object).unwrap()
     }
@@ -318,4 +331,61 @@ fn what_is_too_long_is_left_to_others() {
     file.len = MAX_FILE_BYTES;
     let error = lab.cache.hold(&Object::new(&file)).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+}
+
+/// What a file of `len` bytes takes as a whole: a block of map for eight chunks, and one for its header.
+fn whole(len: u64) -> u64 {
+    len.next_multiple_of(4096) + 4096 * len.div_ceil(8 * CHUNK_BYTES) + 4096
+}
+
+#[test]
+fn a_run_of_chunks_is_warmed_where_there_is_just_room_and_nothing_goes() {
+    // What a read leaves, and a run of two map blocks; one block is asked for twice, and not taken.
+    let len = 16 * CHUNK_BYTES;
+    let lab = lab(MemEnv::new(), 3 * 4096 + whole(len) + 4096, 0);
+    let (read, _) = lab.object(1, 300_000);
+    lab.read(&read, 0..1000);
+    let (object, bytes) = lab.object(2, len as usize);
+    assert!(lab.warm(&object, &bytes, 0..len));
+    assert_eq!(lab.used(), 3 * 4096 + whole(len));
+    assert!(lab.read(&read, 0..1000), "nothing goes for it");
+}
+
+#[test]
+fn a_file_comes_in_requests_of_many_chunks_where_there_is_just_room() {
+    let len = 40 * CHUNK_BYTES + 1;
+    let lab = lab(MemEnv::new(), whole(len), 0);
+    let (object, bytes) = lab.object(1, len as usize);
+    let mut hold = lab.hold(&object).unwrap();
+    for begin in (0..bytes.len()).step_by(1 << 20) {
+        let end = bytes.len().min(begin + (1 << 20));
+        hold.store(begin as u64, &bytes.slice(begin..end)).unwrap();
+    }
+    assert_eq!(lab.used(), whole(len));
+    assert!(hold.seal().unwrap());
+}
+
+#[test]
+fn warming_leaves_half_of_the_descriptors_to_reads_and_is_as_good_as_a_read() {
+    let options = CacheOptions {
+        open_objects: 4,
+        min_free_bytes: 0,
+        ..CacheOptions::default()
+    };
+    let lab = lab_with(MemEnv::new(), options);
+    let objects: Vec<_> = (0..6).map(|seed| lab.object(seed, 10_000)).collect();
+    let object = |i: usize| &objects[i].0;
+    let warm = |i: usize| lab.warm(object(i), &objects[i].1, 0..1024);
+    for _ in 0..100 {
+        lab.read(object(0), 0..1000);
+    }
+    assert!(warm(1));
+    assert!(!warm(2));
+    for i in [2, 3] {
+        lab.read(object(i), 0..1000);
+        assert!(lab.read(object(i), 0..1000), "object {i} has a place");
+    }
+    // One that was warmed just now was not idle for long.
+    lab.read(object(4), 0..1000);
+    assert!(lab.cache.has_bytes(object(1).id) && !lab.cache.has_bytes(object(4).id));
 }

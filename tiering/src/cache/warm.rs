@@ -55,11 +55,16 @@ impl Cache {
         let pages = pages_of(range);
         let (number, missing) = {
             let mut state = self.state();
-            let crowded = state.open_objects() >= self.0.options.open_objects;
-            let file = state.file(object);
-            if file.held || (file.file.is_none() && crowded) {
+            // Half of the places are for what is read here.
+            let crowded = state.open_objects() >= self.0.options.open_objects / 2;
+            let known = state.files.get(&object.id);
+            let is_open = known.is_some_and(|file| file.file.is_some());
+            if known.is_some_and(|file| file.held) || (crowded && !is_open) {
                 return Ok(Begin::Refused);
             }
+            // As good as a read: it does not go at once for being idle.
+            state.touch(object);
+            let file = state.file(object);
             let mut missing: Vec<Range<u64>> = Vec::new();
             for run in file.missing_of(pages.clone()) {
                 match missing.last_mut() {

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     cache::{CHUNK_BYTES, POINTS_MAX},
-    catalog::Entry,
+    catalog::{Entry, Residency},
     sync::lock,
+    union::Core,
 };
 
 /// One part of so many of what is remote is warmed at most. Beyond that, whole files come about as soon, in fewer requests.
@@ -39,6 +40,8 @@ pub(super) struct HotRange {
     pub bytes: Range<u64>,
     /// From 1 to 3.
     pub level: u8,
+    /// How often the store was away for it.
+    pub failures: u32,
 }
 
 impl HotRange {
@@ -51,8 +54,10 @@ impl HotRange {
     }
 }
 
-/// A range that a thread is at. Dropping it ends it: it is not wanted any more.
+/// A range that a thread is at. Dropping it ends it: it is not wanted any more. Nothing stays in the cache of a file that went
+/// meanwhile, whatever became of the range.
 pub(super) struct Taken<'a> {
+    core: &'a Core,
     shared: &'a Shared,
     pub range: HotRange,
     end: End,
@@ -78,6 +83,11 @@ impl Taken<'_> {
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
+        let entry = &self.range.entry;
+        if entry.residency() != Residency::Remote {
+            // It went while the cache took it in. While this counts as active nobody downloads another of its names.
+            self.core.uncache(entry.file());
+        }
         let (end, len) = (&self.end, self.range.len());
         self.shared.change(|state| {
             state.hot.active -= 1;
@@ -127,7 +137,7 @@ impl Shared {
 
     /// The next range; `None` where there is none. With `wait`, blocks while paused and while there may be one again: until
     /// then nothing has ended that others are at. Without, gives none instead.
-    pub fn next_hot(&self, wait: bool) -> Option<Taken<'_>> {
+    pub fn next_hot<'a>(&'a self, core: &'a Core, wait: bool) -> Option<Taken<'a>> {
         let mut state = lock(&self.state);
         loop {
             if state.stopped {
@@ -139,6 +149,7 @@ impl Shared {
                 state.hot.active += 1;
                 let end = End::Dropped;
                 return Some(Taken {
+                    core,
                     shared: self,
                     range,
                     end,
@@ -196,6 +207,7 @@ fn runs(entry: &Arc<Entry>, levels: &[u8], request_bytes: u64) -> Vec<HotRange> 
                 entry: entry.clone(),
                 bytes,
                 level,
+                failures: 0,
             }),
         }
     }

@@ -44,7 +44,7 @@ pub use progress::DownloadProgress;
 use state::{Mark, Shared};
 use transfer::{Outcome, transfer};
 
-/// How many times a file is tried whose failure is not temporary.
+/// How many times a file is tried whose failure is not temporary, and a hot range whose is.
 const ATTEMPTS: u32 = 3;
 
 /// The longest wait between two attempts, as a multiple of the first.
@@ -139,7 +139,9 @@ impl Downloader {
         let mut threads = lock(&self.threads);
         threads.retain(|thread| !thread.is_finished());
         let remote = self.core.catalog.remote_entries();
-        self.shared.plan_warming(&remote, &self.options);
+        if self.shared.workers() == 0 {
+            self.shared.plan_warming(&remote, &self.options);
+        }
         let waiting = self.shared.enqueue(remote);
         let wanted = waiting.min(self.options.parallel_files.max(1));
         // A start from here on ends the delay, also where its thread does not run yet.
@@ -171,8 +173,8 @@ impl Downloader {
     /// Tells which chunks of 64 KiB of which files are hot, by name: for each chunk from the first on a level from 0 (it is
     /// not) to 3. What was told before and not begun is forgotten; what does not fit the files is passed over.
     ///
-    /// The next [`start`](Self::start) brings those of remote files into the chunk cache, the hottest first, before it brings
-    /// any file: in requests of up to [`chunk_bytes`](DownloadOptions::chunk_bytes), as neighbours are equally hot. They count as
+    /// The next [`start`](Self::start) where it does not run brings those of remote files into the chunk cache, the hottest first,
+    /// before it brings any file: in requests of up to [`chunk_bytes`](DownloadOptions::chunk_bytes), as neighbours are equally hot. They count as
     /// requests of the download. At most a quarter of what is remote is brought so, and nothing that has no room: no more than
     /// half of what the cache may take, with a [disk budget](crate::CacheOptions::disk_budget_bytes) a quarter of that, and
     /// nothing is evicted for it. Files that one request brings whole are not: those come as quickly as a whole.

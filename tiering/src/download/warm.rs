@@ -1,14 +1,15 @@
 //! Warming: the hot chunks of remote files, before any file comes as a whole.
 //!
 //! They go the way of all requests of the download: behind the reads, through the pace and the budget. What comes is stored
-//! as hot. Where there is no room for one, it ends for all; where the store is away, it waits.
+//! as hot. Where there is no room for one, it ends for all; where the store is away, it waits, and gives a range up that it was
+//! often away for: the download of the file waits as long as it must, and holds nobody up.
 
 use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use lazurite_env::{Error, ErrorKind, Result};
 
 use super::{
-    DownloadOptions, MAX_BACKOFF,
+    ATTEMPTS, DownloadOptions, MAX_BACKOFF,
     hot::{HotRange, Taken},
     jittered,
     state::Shared,
@@ -47,7 +48,7 @@ pub(super) fn warm(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions)
     loop {
         let mark = shared.mark();
         while asked_bytes < most
-            && let Some(taken) = shared.next_hot(window.is_empty())
+            && let Some(taken) = shared.next_hot(core, window.is_empty())
         {
             if let Some(asked) = ask(core, shared, options, taken) {
                 asked_bytes += asked.bytes;
@@ -87,7 +88,10 @@ pub(super) fn warm(core: &Core, shared: &Arc<Shared>, options: &DownloadOptions)
             let wait = options.first_backoff * (1 << waits.min(7)).min(MAX_BACKOFF);
             waits += 1;
             let wait = jittered(wait, name, waits);
-            asked.taken.put_back();
+            asked.taken.range.failures += 1;
+            if asked.taken.range.failures < ATTEMPTS {
+                asked.taken.put_back();
+            }
             // Where it must end, the next range says so.
             shared.sleep(wait, mark);
         } else {
@@ -170,10 +174,6 @@ impl Asked<'_> {
             }
             // As hot as it was told, less one for being read soon.
             self.warm.store(range.start, &bytes, level - 1)?;
-        }
-        if entry.residency() != Residency::Remote {
-            // It went while the cache took it in.
-            core.uncache(file);
         }
         Counters::add(&core.counters.warmed_chunks, self.taken.range.chunks());
         Ok(Came::All)

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use lazurite_env::{EnvExt, ErrorKind, FileKind};
+use lazurite_env::{EnvExt, ErrorKind, FaultEnv, FaultPlan, FileKind};
 
 use super::*;
 
@@ -113,12 +113,37 @@ fn rename_of_a_remote_and_of_a_local_file() {
 }
 
 #[test]
+fn a_rename_that_is_done_again_leaves_no_old_name() {
+    let (world, base, plan) = (World::new(), MemEnv::new(), FaultPlan::new());
+    let env = FaultEnv::new(Arc::new(base.clone()), plan.clone());
+    let union = world.try_open(Arc::new(env)).unwrap();
+    let snapshot = world.snapshot(&[(12, 1, 1000)]);
+    snapshot.restore(&union).unwrap();
+    union.download().wait_until_local().unwrap();
+    let (from, to) = (db(&name(12)), db(&name(20)));
+    // Both names are there, and the catalog cannot be saved.
+    plan.set_filter(|_| true, "CATALOG");
+    plan.fail_from(0, ErrorKind::Io);
+    union.rename(&from, &to).unwrap_err();
+    assert!(plan.injected() > 0);
+    plan.pass();
+    union.rename(&from, &to).unwrap();
+    assert!(!base.exists(&from).unwrap());
+    assert_eq!(listed(&union), [name(20)]);
+    let bytes = &snapshot.contents[&name(12)];
+    assert!(read_file(&*union, &to).unwrap() == *bytes);
+}
+
+#[test]
 fn a_remote_file_gets_no_name_outside_of_the_db_directory() {
     let (_, _, union, snapshot) = four_remote();
     let out = Path::new(ROOT).join("out.sst");
-    assert_eq!(
-        union.link(&db(&name(12)), &out).unwrap_err().kind(),
-        ErrorKind::Unsupported
+    let refused = union.link(&db(&name(12)), &out).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let told = refused.to_string();
+    assert!(
+        told.contains("000012.sst") && told.contains("take a snapshot"),
+        "{told}"
     );
     assert_eq!(
         union.rename(&db(&name(12)), &out).unwrap_err().kind(),

@@ -12,7 +12,7 @@
 //! A local table that is renamed has both names on the disk until the catalog, saved, names the new one: a crash leaves
 //! one of them that is catalogued, and perhaps the other, for RocksDB to delete.
 //!
-//! A rename that fails may have cost what it was to replace; RocksDB renames no table over another.
+//! A rename that fails, or that a crash cuts short, may have cost what it was to replace; RocksDB renames no table over another.
 //!
 //! Where a step on the local file fails, or may fail later, its entry is remote meanwhile: the object is right in any
 //! case, and a local file that nothing counts on does no harm.
@@ -90,6 +90,10 @@ impl Core {
                 // A missing source must not cost the target its entry.
                 self.base.stat(from)?;
                 self.forget(new)?;
+                // Where this is done again, both names may be links of one file, and POSIX renames neither.
+                if self.base.exists(to)? {
+                    self.base.delete(to)?;
+                }
             }
             return self.base.rename(from, to);
         };
@@ -180,11 +184,13 @@ impl Core {
     }
 }
 
+/// The catalog names files of one directory, so a remote file can be named nowhere else. Nothing in the engine asks for that:
+/// of the files that a snapshot takes, it links those that the store lacks, and these are local.
 fn not_local(operation: &'static str, path: &Path) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         operation,
         path,
-        "its bytes are only in the remote store, so it can have no name outside of the db directory",
+        "its bytes are only in the remote store, so it can have no name outside of the db directory: take a snapshot, which names remote files, or wait until it was downloaded",
     )
 }

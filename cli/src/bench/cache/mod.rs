@@ -2,7 +2,8 @@
 //! baselines in the same run: whole files, fetched at the sixth access, and no cache.
 //!
 //! All of them read the same keys, through the same engine, of the same snapshot, over the same simulated link, with the
-//! same small block cache.
+//! same small block cache. Keys by Zipf are read twice: once scattered over all files, where whole files are at their worst,
+//! and once [side by side](Bench::in_file_order), where they are at their best.
 //!
 //! And the first reads after a restore on a lost disk, with and without what the snapshot says of what is hot. At last the
 //! process that reads by chunks is [killed](restart), and another one goes on.
@@ -16,16 +17,18 @@ mod whole_file;
 
 use std::{path::PathBuf, sync::Arc};
 
-use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite::{RocksDbOptions, StateBackendBuilder};
+use lazurite_env::remote::RemoteStore;
 use report::{Report, Run};
 
 use super::{
+    scene::Scene,
     shape::{self, Shape},
     trace::Distribution,
 };
 use crate::{
-    error::Result,
-    link::{self, Link},
+    error::{Error, Result},
+    link::Link,
     output::{self, Format},
 };
 
@@ -116,28 +119,27 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = super::work_dir(args.work_dir.as_ref())?;
-    let runtime = IoRuntime::new(2)?;
-    let uri = link::file_uri(&work_dir.join("remote"))?;
-    let store = link::open_store(&uri, &runtime)?;
-    let files = shape::ensure(&shape, &store, &runtime, &work_dir.join("build"), format)?;
-    let bench = Bench {
-        args,
-        shape,
-        dir: work_dir.join("local"),
-        runtime,
-        store,
-    };
+    let scene = Scene::open(args.work_dir.as_ref(), None)?;
+    let files = scene.ensure(&shape, format)?;
+    let bench = Bench { args, shape, scene };
     if args.killed {
         return restart::be_killed(&bench);
     }
     let mut runs = Vec::new();
     let distributions: &[Distribution] = match args.restore_only {
         true => &[],
-        false => &[Distribution::Zipf, Distribution::Uniform],
+        false => &[
+            Distribution::Zipf,
+            Distribution::Clustered,
+            Distribution::Uniform,
+        ],
     };
     for &distribution in distributions {
-        let keys = distribution.trace(shape.values(), args.reads);
+        let mut keys = distribution.trace(shape.values(), args.reads);
+        if distribution == Distribution::Clustered {
+            let order = bench.in_file_order()?;
+            keys.iter_mut().for_each(|key| *key = order[*key as usize]);
+        }
         for kind in [Kind::None, Kind::WholeFile, Kind::ForSt, Kind::Chunks] {
             runs.push(bench.run(kind, distribution, &keys)?);
         }
@@ -153,7 +155,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         let chunks = of(Kind::Chunks).max(f64::MIN_POSITIVE);
         (of(over) / chunks * 100.0).round() / 100.0
     };
-    let zipf = Distribution::Zipf.name();
+    let [zipf, clustered] = [Distribution::Zipf, Distribution::Clustered].map(Distribution::name);
     let bytes: &dyn Fn(&Run) -> f64 = &|run| run.bytes_per_read;
     let time: &dyn Fn(&Run) -> f64 = &|run| run.seconds / run.reads.max(1) as f64;
     let report = Report {
@@ -169,6 +171,9 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         promote_limit: args.promote_limit,
         zipf_bytes_whole_files_over_chunks: ratio(bytes, zipf, Kind::WholeFile),
         zipf_bytes_guarded_whole_files_over_chunks: ratio(bytes, zipf, Kind::ForSt),
+        clustered_bytes_whole_files_over_chunks: ratio(bytes, clustered, Kind::WholeFile),
+        clustered_bytes_guarded_whole_files_over_chunks: ratio(bytes, clustered, Kind::ForSt),
+        clustered_time_whole_files_over_chunks: ratio(time, clustered, Kind::WholeFile),
         uniform_time_no_cache_over_chunks: ratio(time, Distribution::Uniform.name(), Kind::None),
         restart: match args.restore_only {
             true => None,
@@ -177,18 +182,13 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         runs,
         restores,
     };
-    match format {
-        Format::Json => output::json(&report),
-        Format::Text => output::line(&report.text()),
-    }
+    output::report(&report, format, Report::text)
 }
 
 struct Bench<'a> {
     args: &'a Args,
     shape: Shape,
-    dir: PathBuf,
-    runtime: IoRuntime,
-    store: Arc<dyn RemoteStore>,
+    scene: Scene,
 }
 
 impl Bench<'_> {
@@ -197,5 +197,32 @@ impl Bench<'_> {
             latency_ms: self.args.latency_ms,
             bandwidth_mbps: Some(self.args.bandwidth_mbps),
         }
+    }
+
+    /// All keys, as they lie one after another in the files: by key group first, so not as they count.
+    fn in_file_order(&self) -> Result<Vec<u64>> {
+        self.scene.clear()?;
+        let builder = self.builder(self.scene.store.clone());
+        let backend = builder.cache_reads(false).open()?;
+        let mut entries = shape::table(&backend)?.iter()?;
+        let mut keys = Vec::with_capacity(self.shape.values() as usize);
+        while let Some(entry) = entries.next_entry() {
+            keys.push(entry?.key()?);
+        }
+        drop((entries, backend));
+        self.scene.clear()?;
+        if keys.len() as u64 != self.shape.values() {
+            return Err(Error::Wrong(format!("{} values were found", keys.len())));
+        }
+        Ok(keys)
+    }
+
+    /// With the small block cache that all have.
+    fn builder(&self, store: Arc<dyn RemoteStore>) -> StateBackendBuilder {
+        let builder = self.scene.builder(self.shape.job(), store);
+        builder.rocksdb(RocksDbOptions {
+            block_cache_bytes: (self.args.block_cache_mib << 20) as usize,
+            ..self.shape.rocksdb()
+        })
     }
 }

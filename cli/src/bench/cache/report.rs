@@ -27,6 +27,10 @@ pub(super) struct Report {
     pub zipf_bytes_whole_files_over_chunks: f64,
     /// The same with ForSt's guards.
     pub zipf_bytes_guarded_whole_files_over_chunks: f64,
+    /// The same where the keys that are read often lie side by side, and how many times longer a read took.
+    pub clustered_bytes_whole_files_over_chunks: f64,
+    pub clustered_bytes_guarded_whole_files_over_chunks: f64,
+    pub clustered_time_whole_files_over_chunks: f64,
     /// How many times longer a read took without a cache than with chunks, for uniform keys.
     pub uniform_time_no_cache_over_chunks: f64,
 }
@@ -112,9 +116,12 @@ impl Report {
         }
         text += &table.text();
         text += &format!(
-            "\n\na read by Zipf costs {} times the bytes of chunks with whole files, {} times with guarded ones; a uniform one takes {} times as long without a cache",
+            "\n\na read by Zipf costs {} times the bytes of chunks with whole files, {} times with guarded ones; of keys that lie side by side {} and {} times the bytes, {} times the time; a uniform one takes {} times as long without a cache",
             self.zipf_bytes_whole_files_over_chunks,
             self.zipf_bytes_guarded_whole_files_over_chunks,
+            self.clustered_bytes_whole_files_over_chunks,
+            self.clustered_bytes_guarded_whole_files_over_chunks,
+            self.clustered_time_whole_files_over_chunks,
             self.uniform_time_no_cache_over_chunks,
         );
         if let Some(restart) = &self.restart {

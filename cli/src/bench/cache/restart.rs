@@ -14,13 +14,14 @@ use std::{
     time::Instant,
 };
 
-use lazurite::{LoadPolicy, RocksDbOptions, StateBackend};
+use lazurite::StateBackend;
 use lazurite_env::remote::RemoteStore;
 use serde::{Deserialize, Serialize};
 
 use super::{
     super::{
         reads::read_one,
+        scene::by_threads,
         shape::{self, Values},
         trace::Distribution,
     },
@@ -29,9 +30,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    link::Link,
     output::{self, ms},
-    probe,
 };
 
 /// How many reads before and after the kill are compared. The fewer, the more it is chance.
@@ -93,11 +92,11 @@ impl Report {
 /// Has a process read and die, and goes on.
 pub fn run(bench: &Bench<'_>) -> Result<Report> {
     let args = bench.args;
-    probe::remove_dir(&bench.dir)?;
+    bench.scene.clear()?;
     let before = read_until_killed(args)?;
-    let kept = kept_below(&bench.dir)?;
+    let kept = kept_below(&bench.scene.dir)?;
     let kept_bytes = kept.values().map(|kept| kept.bytes()).sum();
-    let store = link(args).slow_down(bench.store.clone())?;
+    let store = bench.link().slow_down(bench.scene.store.clone())?;
     let store = Arc::new(Again::new(store, kept));
     let opening = Instant::now();
     let backend = open(bench, store.clone())?;
@@ -119,7 +118,7 @@ pub fn run(bench: &Bench<'_>) -> Result<Report> {
         from = to;
     }
     drop((values, backend));
-    probe::remove_dir(&bench.dir)?;
+    bench.scene.clear()?;
     let over = |i: usize| {
         let (before, after) = (before.get(i)?.hit_ratio, after.get(i)?.hit_ratio);
         (before > 0.0).then(|| (after / before * 1e3).round() / 1e3)
@@ -179,7 +178,7 @@ pub fn be_killed(bench: &Bench<'_>) -> Result<()> {
         std::process::exit(1);
     });
     let reads = bench.args.reads;
-    let backend = open(bench, link(bench.args).slow_down(bench.store.clone())?)?;
+    let backend = open(bench, bench.link().slow_down(bench.scene.store.clone())?)?;
     let values = shape::table(&backend)?;
     let keys = Distribution::Zipf.trace(bench.shape.values(), reads);
     let mut walk = Walk::begin(bench, &backend, &values);
@@ -197,26 +196,9 @@ pub fn be_killed(bench: &Bench<'_>) -> Result<()> {
     }
 }
 
-fn link(args: &Args) -> Link {
-    Link {
-        latency_ms: args.latency_ms,
-        bandwidth_mbps: Some(args.bandwidth_mbps),
-    }
-}
-
 fn open(bench: &Bench<'_>, store: Arc<dyn RemoteStore>) -> Result<StateBackend> {
-    let backend = StateBackend::builder(&bench.dir)
-        .remote_store(store)
-        .io_runtime(bench.runtime.clone())
-        .job(bench.shape.job())
-        .load_policy(LoadPolicy::OnDemand)
-        .cache_bytes(bench.args.budget_mib << 20)
-        .rocksdb(RocksDbOptions {
-            block_cache_bytes: (bench.args.block_cache_mib << 20) as usize,
-            ..bench.shape.rocksdb()
-        })
-        .open()?;
-    Ok(backend)
+    let bytes = bench.args.budget_mib << 20;
+    Ok(bench.builder(store).cache_bytes(bytes).open()?)
 }
 
 /// Reads by several threads, and what the cache had done when each part of them had ended.
@@ -260,21 +242,13 @@ impl<'a> Walk<'a> {
     /// Reads all of `keys` and checks each value.
     fn read(&mut self, keys: &[u64]) -> Result<()> {
         let next = AtomicU64::new(0);
-        let work = || -> Result<()> {
+        let work = |_| -> Result<()> {
             while let Some(key) = keys.get(next.fetch_add(1, Relaxed) as usize) {
                 read_one(self.values, *key, &self.bench.shape)?;
             }
             Ok(())
         };
-        std::thread::scope(|scope| {
-            let threads = (0..self.bench.args.threads).map(|_| scope.spawn(work));
-            let threads: Vec<_> = threads.collect();
-            let mut results = threads.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            results.try_for_each(|result| result)
-        })?;
+        by_threads(self.bench.args.threads, work)?;
         let before = self.samples.last().map_or(0, |sample| sample.reads);
         self.sample(before + keys.len() as u64);
         Ok(())

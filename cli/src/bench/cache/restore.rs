@@ -4,8 +4,7 @@
 use std::sync::Arc;
 
 use lazurite::{
-    LoadPolicy, Restore, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
-    StateBackendBuilder, TierStats,
+    LoadPolicy, Restore, SnapshotOptions, SnapshotStore, StateBackendBuilder, TierStats,
 };
 use lazurite_env::remote::{CountingStore, Key, Listed, RemoteStore};
 use serde::Serialize;
@@ -15,7 +14,6 @@ use crate::{
     bench::{reads::percentile, trace::Distribution},
     error::{Error, Result},
     output::ms,
-    probe,
 };
 
 /// The first snapshot stays, also where runs that were killed left others.
@@ -82,8 +80,8 @@ impl Bench<'_> {
     /// Deletes what is a snapshot's own. It has no file that the first one has not.
     fn delete(&self, id: u64) -> Result<()> {
         let dir = Key::new(format!("{}/chk-{id}", self.shape.job()))?;
-        let store = self.store.clone();
-        self.runtime.wait(async move {
+        let store = self.scene.store.clone();
+        self.scene.runtime.wait(async move {
             for listed in store.list(Some(&dir)).await? {
                 if let Listed::Object { name, .. } = listed {
                     store.delete(&dir.join(&name)?).await?;
@@ -95,36 +93,29 @@ impl Bench<'_> {
     }
 
     fn snapshots(&self) -> Result<Vec<u64>> {
-        let snapshots = SnapshotStore::new(self.store.clone(), self.runtime.clone());
+        let snapshots = SnapshotStore::new(self.scene.store.clone(), self.scene.runtime.clone());
         let listed = snapshots.list(&self.shape.job())?;
         Ok(listed.into_iter().map(|(id, _)| id).collect())
     }
 
-    fn builder(&self, id: u64, store: Arc<dyn RemoteStore>) -> StateBackendBuilder {
-        StateBackend::builder(&self.dir)
-            .remote_store(store)
-            .io_runtime(self.runtime.clone())
-            .job(self.shape.job())
+    fn builder_of(&self, id: u64, store: Arc<dyn RemoteStore>) -> StateBackendBuilder {
+        self.builder(store)
             .restore(Restore::Snapshot(id))
             .retained_snapshots(RETAINED)
-            .rocksdb(RocksDbOptions {
-                block_cache_bytes: (self.args.block_cache_mib << 20) as usize,
-                ..self.shape.rocksdb()
-            })
     }
 
     /// Reads all of `keys` from local files, and takes a snapshot.
     fn heat_up(&self, cold: u64, keys: &[u64]) -> Result<u64> {
-        probe::remove_dir(&self.dir)?;
-        let store = CountingStore::new(self.store.clone());
+        self.scene.clear()?;
+        let store = CountingStore::new(self.scene.store.clone());
         let backend = self
-            .builder(cold, Arc::new(store.clone()))
+            .builder_of(cold, Arc::new(store.clone()))
             .load_policy(LoadPolicy::Eager)
             .open()?;
         self.read(&backend, keys, &store, None)?;
         let report = backend.snapshot(SnapshotOptions::new())?.wait()?;
         drop(backend);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         Ok(report.id)
     }
 
@@ -135,8 +126,8 @@ impl Bench<'_> {
         disk_budget_bytes: Option<u64>,
         keys: &[u64],
     ) -> Result<RestoreRun> {
-        probe::remove_dir(&self.dir)?;
-        let snapshots = SnapshotStore::new(self.store.clone(), self.runtime.clone());
+        self.scene.clear()?;
+        let snapshots = SnapshotStore::new(self.scene.store.clone(), self.scene.runtime.clone());
         let files = snapshots
             .load(&self.shape.job(), id)?
             .subtasks
@@ -144,9 +135,8 @@ impl Bench<'_> {
             .files;
         let texts = files.iter().filter_map(|file| file.hot.as_ref());
         let hot_text_bytes = texts.map(String::len).sum();
-        // Anew for each run: what is still under way on the old one is no concern of the next.
-        let store = CountingStore::new(self.link().slow_down(self.store.clone())?);
-        let mut builder = self.builder(id, Arc::new(store.clone()));
+        let store = self.scene.behind(self.link())?;
+        let mut builder = self.builder_of(id, Arc::new(store.clone()));
         if let Some(bytes) = disk_budget_bytes {
             builder = builder.disk_budget_bytes(bytes);
         }
@@ -156,7 +146,7 @@ impl Bench<'_> {
         let read = self.read(&backend, keys, &store, Some(rate))?;
         let tier = backend.tier();
         drop(backend);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let windows = read.windows.iter().map(|(window, tier)| FirstReads {
             until_ms: window.until_ms,
             reads: window.reads,

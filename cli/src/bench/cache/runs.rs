@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite::{LoadPolicy, RocksDbOptions, SnapshotStore, StateBackend, TierStats};
+use lazurite::{StateBackend, TierStats};
 use lazurite_env::remote::{CountingStore, Key, RemoteStore, RequestCounts};
 
 use super::{
@@ -19,19 +19,18 @@ use super::{
 use crate::{
     bench::{
         reads::{percentile, read_one},
+        scene::by_threads,
         shape,
         trace::Distribution,
     },
-    error::{Error, Result},
+    error::Result,
     output::ms,
-    probe,
 };
 
 impl Bench<'_> {
     pub fn run(&self, kind: Kind, distribution: Distribution, keys: &[u64]) -> Result<Run> {
-        probe::remove_dir(&self.dir)?;
-        // Anew for each run: what is still under way on the old one is no concern of the next.
-        let counted = CountingStore::new(self.link().slow_down(self.store.clone())?);
+        self.scene.clear()?;
+        let counted = self.scene.behind(self.link())?;
         let whole = match kind {
             Kind::WholeFile => Some(self.whole_files(&counted, None)?),
             Kind::ForSt => {
@@ -44,17 +43,10 @@ impl Bench<'_> {
             Some(whole) => Arc::new(whole.clone()),
             None => Arc::new(counted.clone()),
         };
-        let backend = StateBackend::builder(&self.dir)
-            .remote_store(store)
-            .io_runtime(self.runtime.clone())
-            .job(self.shape.job())
-            .load_policy(LoadPolicy::OnDemand)
+        let backend = self
+            .builder(store)
             .cache_reads(kind == Kind::Chunks)
             .cache_bytes(self.args.budget_mib << 20)
-            .rocksdb(RocksDbOptions {
-                block_cache_bytes: (self.args.block_cache_mib << 20) as usize,
-                ..self.shape.rocksdb()
-            })
             .open()?;
         let read = self.read(&backend, keys, &counted, None)?;
         let tier = backend.tier();
@@ -72,7 +64,7 @@ impl Bench<'_> {
             ),
         };
         drop(backend);
-        probe::remove_dir(&self.dir)?;
+        self.scene.clear()?;
         let counts = read.counts;
         let (all, half) = (&read.latencies, &read.warm_latencies);
         Ok(Run {
@@ -96,12 +88,8 @@ impl Bench<'_> {
     }
 
     fn whole_files(&self, store: &CountingStore, guards: Option<Guards>) -> Result<WholeFileStore> {
-        let snapshots = SnapshotStore::new(self.store.clone(), self.runtime.clone());
-        let Some((_, metadata)) = snapshots.list(&self.shape.job())?.pop() else {
-            return Err(Error::Wrong("the snapshot is gone".into()));
-        };
         let mut files = Vec::new();
-        for file in metadata?.files() {
+        for file in self.scene.need(&self.shape.job())?.files() {
             files.push((Key::new(&file.key)?, file.len));
         }
         let policy = Policy {
@@ -111,7 +99,7 @@ impl Bench<'_> {
         };
         Ok(WholeFileStore::new(
             Arc::new(store.clone()),
-            &self.runtime,
+            &self.scene.runtime,
             policy,
             files,
         ))
@@ -132,7 +120,7 @@ impl Bench<'_> {
         let all = keys.len() as u64;
         let begun = Instant::now();
         let most = Duration::from_secs(self.args.max_seconds);
-        let work = || -> Result<Vec<(u64, Duration)>> {
+        let work = |_| -> Result<Vec<(u64, Duration)>> {
             let mut latencies = Vec::new();
             loop {
                 let i = next.fetch_add(1, Relaxed);
@@ -160,15 +148,7 @@ impl Bench<'_> {
                 }
             }
         };
-        let latencies = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..self.args.threads).map(|_| scope.spawn(work)).collect();
-            let results = threads.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            results.collect::<Result<Vec<_>>>()
-        })?
-        .concat();
+        let latencies = by_threads(self.args.threads, work)?.concat();
         let took = begun.elapsed();
         let counts = store.snapshot().since(&before);
         let done = latencies.len() as u64;

@@ -207,23 +207,26 @@ impl State {
         (None, true)
     }
 
-    /// Puts the least recently used files out until `most` bytes are used; `false`, and none, where that is not possible.
+    /// Puts the least recently used files out until `most` bytes are used; `false`, and none, where one of these is on its
+    /// way. Else a file that is read all the time would have to go for others as soon as it is the only one that has come.
     fn make_room(&mut self, most: u64) -> bool {
-        let here = self.files.values().filter(|file| file.bytes.is_some());
-        if self.used - here.map(|file| file.len).sum::<u64>() > most {
-            return false;
+        let mut kept: Vec<_> = self.files.values_mut().filter(|file| file.hot).collect();
+        kept.sort_unstable_by_key(|file| file.used_at);
+        let (mut left, mut gone) = (self.used, 0);
+        while left > most {
+            match kept.get(gone) {
+                Some(oldest) if oldest.bytes.is_some() => left -= oldest.len,
+                _ => return false,
+            }
+            gone += 1;
         }
-        while self.used > most {
-            let here = self.files.values_mut().filter(|file| file.bytes.is_some());
-            let Some(oldest) = here.min_by_key(|file| file.used_at) else {
-                return false;
-            };
-            oldest.hot = false;
-            oldest.bytes = None;
-            oldest.evictions += 1;
-            self.used -= oldest.len;
-            self.counts.evictions += 1;
+        for file in &mut kept[..gone] {
+            file.hot = false;
+            file.bytes = None;
+            file.evictions += 1;
         }
+        self.used = left;
+        self.counts.evictions += gone as u64;
         true
     }
 }
@@ -340,6 +343,22 @@ mod tests {
         assert_eq!(state.used, 200);
         assert!(!state.files[&key(0)].hot, "the least recently used one");
         assert!(state.files[&key(9)].hot);
+    }
+
+    #[test]
+    fn what_is_read_all_the_time_does_not_go_for_what_comes() {
+        let mut state = state(10);
+        assert!(promote(&mut state, 0));
+        let file = state.files.get_mut(&key(0)).unwrap();
+        file.bytes = Some(Bytes::from_static(b"x"));
+        assert!(promote(&mut state, 9));
+        assert!(state.access(&key(0), &POLICY).0.is_some());
+        assert!(!promote(&mut state, 5), "the oldest is on its way");
+        assert!(state.files[&key(0)].hot && state.files[&key(9)].hot);
+        let file = state.files.get_mut(&key(9)).unwrap();
+        file.bytes = Some(Bytes::from_static(b"x"));
+        assert!(promote(&mut state, 5));
+        assert!(state.files[&key(0)].hot && !state.files[&key(9)].hot);
     }
 
     #[test]

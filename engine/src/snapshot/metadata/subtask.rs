@@ -1,10 +1,16 @@
 //! [`SubtaskState`]: what one backend gives to a snapshot, and what makes up its part of `_metadata`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+};
 
 use lazurite_env::remote::Key;
 use lazurite_tiering::{Checksum, is_table_name};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use super::{UserValue, once, sum};
 use crate::{
@@ -103,10 +109,50 @@ pub struct SnapshotFile {
 
 /// What a restore can do without is no reason to refuse a snapshot.
 fn text_or_nothing<'de, D: serde::Deserializer<'de>>(of: D) -> Result<Option<String>, D::Error> {
-    Ok(match serde_json::Value::deserialize(of)? {
-        serde_json::Value::String(text) => Some(text),
-        _ => None,
-    })
+    of.deserialize_any(TextOrNothing)
+}
+
+/// What is no text is passed over as it is read: as a value it could take many times the memory of its bytes.
+struct TextOrNothing;
+
+impl<'de> Visitor<'de> for TextOrNothing {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, of: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_seq(of).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, of: A) -> Result<Self::Value, A::Error> {
+        IgnoredAny.visit_map(of).map(|_| None)
+    }
 }
 
 impl SnapshotFile {

@@ -102,10 +102,26 @@ fn hot_chunks_may_be_absent_and_anything() {
     // Of another type.
     let text = String::from_utf8(bytes).unwrap();
     let body = text.split_once('\n').unwrap().1;
-    let body = body.replace("\"hot\":\"E\"", "\"hot\":{\"E\":[1,null]}");
-    let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
-    let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
-    assert_eq!(read.subtasks[0].files[3].hot, None);
+    let others = [
+        "{\"E\":[1,null]}",
+        "[0,\"_\",{}]",
+        "null",
+        "true",
+        "-1",
+        "7",
+        "0.5",
+    ];
+    for other in others {
+        let body = body.replace("\"hot\":\"E\"", &format!("\"hot\":{other}"));
+        let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
+        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        assert_eq!(read.subtasks[0].files[3].hot, None, "{other}");
+        assert_eq!(
+            read.subtasks[0].files[..3],
+            metadata.subtasks[0].files[..3],
+            "{other}"
+        );
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lazurite_env::{Activity, PosixEnv};
-use lazurite_env_rocksdb::RocksEnv;
+use lazurite_env_rocksdb::{CachedBlock, RocksEnv};
 use rocksdb::DB;
 
 use crate::support::{fill, key, open, options, value, wrap};
@@ -103,14 +103,14 @@ fn the_chunk_is_the_one_that_was_read_and_its_count_is_halved() {
     for _ in 0..64 * 10 {
         db.get(key(0)).unwrap().unwrap();
     }
-    for _ in 0..64 * 300 {
+    for _ in 0..64 * 250 {
         db.get(key(KEYS / 2)).unwrap().unwrap();
     }
     let take = |halvings| env.local_files().take_chunk_heat(&table, halvings);
     let counts = take(1);
     assert_eq!(counts.len(), chunks);
     assert!((9..=11).contains(&counts[0]), "{counts:?}");
-    assert_eq!(counts.iter().max(), Some(&255), "no count goes round");
+    assert!(counts.iter().any(|count| (245..=251).contains(count)));
     assert_eq!(counts.iter().filter(|count| **count > 0).count(), 2);
     let halved: Vec<u8> = counts.iter().map(|count| count / 2).collect();
     assert_eq!(take(100), halved);
@@ -118,6 +118,39 @@ fn the_chunk_is_the_one_that_was_read_and_its_count_is_halved() {
     assert!(env.local_files().take_chunk_heat(dir.path(), 0).is_empty());
     drop(db);
     assert!(take(0).is_empty(), "a file that is closed is forgotten");
+}
+
+#[test]
+fn what_is_read_most_stays_apart_however_long_nobody_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = wrap(PosixEnv);
+    let mut options = options(&env);
+    options.set_write_buffer_size(16 << 20);
+    options.set_target_file_size_base(16 << 20);
+    let db = open(&options, dir.path()).unwrap();
+    fill(&db, 0..KEYS);
+    db.flush().unwrap();
+    let table = tables(dir.path()).pop().unwrap();
+    let chunks = std::fs::metadata(&table).unwrap().len().div_ceil(64 << 10) as u32;
+    // About each chunk once, and one of them twenty times; an odd round, so that each read is sampled as often.
+    let middle = |chunk: u32| (2 * chunk + 1) * KEYS / (2 * chunks);
+    let hot = chunks / 2;
+    let more = 19 + chunks % 2;
+    let round: Vec<_> = (0..chunks)
+        .chain((0..more).map(|_| hot))
+        .map(|chunk| key(middle(chunk)))
+        .collect();
+    for _ in 0..64 * 160 {
+        for key in &round {
+            db.get(key).unwrap().unwrap();
+        }
+    }
+    let mut counts = env.local_files().take_chunk_heat(&table, 0);
+    counts.sort_unstable();
+    let [.., other, hottest] = counts[..] else {
+        panic!("{counts:?}");
+    };
+    assert!(other > 0 && hottest / other >= 8, "{counts:?}");
 }
 
 #[test]
@@ -141,9 +174,15 @@ fn the_blocks_in_the_block_cache_are_told() {
     let foreign = "0".repeat(48);
     let mut ids = vec!["no id", foreign.as_str()];
     ids.extend(infos.iter().map(|info| info.unique_id.as_str()));
-    // SAFETY: the database is open.
-    let blocks =
-        || unsafe { lazurite_env_rocksdb::cached_blocks(rocksdb::AsRawPtr::as_raw_ptr(&db), &ids) };
+    let blocks = || {
+        let mut blocks: Vec<CachedBlock> = Vec::new();
+        // SAFETY: the database is open.
+        unsafe {
+            let db = rocksdb::AsRawPtr::as_raw_ptr(&db);
+            lazurite_env_rocksdb::cached_blocks(db, &ids, |block| blocks.push(block));
+        }
+        blocks
+    };
     assert_eq!(blocks(), []);
     for _ in 0..3 {
         db.get(key(0)).unwrap().unwrap();

@@ -12,8 +12,8 @@ use crate::cache::{
 /// Why pages are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A request of a read brought them, of this number on the list of flights.
-    Read(u64),
+    /// A request of a read, which may be a get, brought them, of this number on the list of flights.
+    Read { flight: u64, is_get: bool },
     /// They complete a file.
     Download,
     /// They are said to be hot: of how many points.
@@ -42,6 +42,7 @@ impl State {
             slices: Vec::new(),
             needed: 0,
         };
+        let mut counted = None;
         for (at, wanted) in slices(pages) {
             let chunk = file.chunks.entry(at).or_insert_with(|| {
                 file.groups.entry(group_of(at)).or_default().chunks += 1;
@@ -57,7 +58,11 @@ impl State {
             }
             chunk.writers += 1;
             claim.needed += disk_bytes(chunk.bits | absent) - disk_bytes(chunk.bits);
-            if !file.groups.entry(group_of(at)).or_default().charged {
+            let group = group_of(at);
+            // One block, of however many of its chunks.
+            if counted.replace(group) != Some(group)
+                && !file.groups.entry(group).or_default().charged
+            {
                 claim.needed += BLOCK_BYTES;
             }
             claim.slices.push((at, absent));
@@ -105,7 +110,8 @@ impl State {
                 let (id, weight) = (ChunkId { object, chunk: at }, disk_bytes(chunk.bits));
                 match source {
                     Source::Warming(points) => heat.insert_hot(id, weight, points),
-                    Source::Read(_) | Source::Download => heat.insert(id, weight, false),
+                    Source::Read { is_get: true, .. } => heat.insert_got(id, weight),
+                    Source::Read { .. } | Source::Download => heat.insert(id, weight, false),
                 }
             }
         }

@@ -14,7 +14,7 @@ const REQUEST: usize = 4096;
 pub const IN_FLIGHT: u64 = 2 * REQUEST as u64;
 
 /// The objects by seed, and their lengths. 20 to 22 are as long as files that are here under the names that they get.
-pub const OBJECTS: [(u64, usize); 12] = [
+pub const OBJECTS: [(u64, usize); 13] = [
     (1, 9000),
     (2, 3000),
     (3, 10_500),
@@ -27,7 +27,11 @@ pub const OBJECTS: [(u64, usize); 12] = [
     (21, 3000),
     (22, 1000),
     (30, 3 * CHUNK as usize + 777),
+    (31, CHUNK as usize + HOT),
 ];
+
+/// What of the object 31 is hot and not in the tails: its second chunk, in three requests that are on their way at once.
+pub const HOT: usize = 9000;
 
 /// Tables that RocksDB wrote and no snapshot holds yet: files 98 and 99 of the contents 8 and 9.
 pub const OWN: [(u64, u64); 2] = [(98, 8), (99, 9)];
@@ -76,6 +80,12 @@ impl Run<'_> {
     pub fn done(&self) {
         let begun = self.progress.begun.load(SeqCst);
         self.progress.durable.store(begun, SeqCst);
+    }
+
+    /// The second chunks of these are hot.
+    pub fn heat(&self, numbers: &[u64]) {
+        let heat = numbers.iter().map(|number| (name(*number), vec![0, 3]));
+        self.union().download().set_chunk_heat(heat.collect());
     }
 
     /// All files come.
@@ -234,6 +244,12 @@ pub fn four_chunks(world: &World, env: Arc<dyn Env>) -> Option<Arc<UnionEnv>> {
     let union = open(world, env);
     restore(world, &union, &[(30, 30)]);
     read(&union, 30, &[0, 1, 2, 3].map(|chunk| (chunk * CHUNK, 700)));
+    Some(union)
+}
+
+pub fn one_large(world: &World, env: Arc<dyn Env>) -> Option<Arc<UnionEnv>> {
+    let union = open(world, env);
+    restore(world, &union, &[(31, 31)]);
     Some(union)
 }
 

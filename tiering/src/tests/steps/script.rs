@@ -234,6 +234,18 @@ pub const CASES: &[Case] = &[
         ..DEFAULT
     },
     Case {
+        name: "warming",
+        at_least: 40,
+        prepare: one_large,
+        run: |run| {
+            run.heat(&[31]);
+            run.download();
+        },
+        states: &[&[(31, 31)]],
+        lost: Some(HOT as u64),
+        ..DEFAULT
+    },
+    Case {
         name: "upload recorded",
         keeps_pages: true,
         at_least: 7,
