@@ -43,7 +43,7 @@ impl ChunkPolicy {
             };
             let here = self.resident.get(&id).copied().unwrap_or(0);
             if here & wanted == wanted {
-                self.heat.touch(&id);
+                self.heat.touch(&id, true);
             } else {
                 all = false;
                 self.store(id, here, here | wanted);
