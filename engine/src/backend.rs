@@ -1,6 +1,7 @@
 //! [`StateBackend`]: what users open, write to, snapshot and close.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::Path,
     sync::{
@@ -12,7 +13,7 @@ use std::{
 
 use lazurite_env::{Error as EnvError, ErrorKind};
 use lazurite_env_rocksdb::{LocalFiles, RocksEnv, rocksdb_env};
-use lazurite_tiering::{DownloadProgress, Downloader, OpenFiles, UnionEnv};
+use lazurite_tiering::{CatalogEntry, DownloadProgress, Downloader, OpenFiles, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
@@ -26,9 +27,10 @@ use crate::{
     open::{Prepared, prepare, with_elapsed},
     rocks::{Columns, Db, DbConfig},
     snapshot::{
-        Capture, Deadline, Job, PendingSnapshot, SnapshotOptions,
+        Capture, Deadline, Job, PendingSnapshot, SnapshotOptions, SubtaskHandle,
         context::{Context, Settings},
         layout::token,
+        uploaded,
     },
     stats::TierStats,
     table::{
@@ -40,6 +42,9 @@ use crate::{
 /// How long after an open the link belongs to the first reads alone: a few round trips. The download, which takes seconds
 /// at least, begins then.
 const FIRST_READS: Duration = Duration::from_millis(100);
+
+/// Parts of snapshots that are kept in mind: those of more are not complete by now, or nobody tells.
+const MAX_PARTS: usize = 16;
 
 /// Keyed state on the local disk and in a remote store.
 ///
@@ -53,6 +58,8 @@ pub struct StateBackend {
     // Dropped in this order: the database before the files below it, the directory's lock last.
     running: Mutex<Option<Running>>,
     tables: Mutex<Tables>,
+    /// The files of parts of snapshots that are not known to be complete, by the snapshots' numbers.
+    parts: Arc<Mutex<BTreeMap<u64, Vec<CatalogEntry>>>>,
     context: Arc<TableContext>,
     snapshots: Arc<Context>,
     union: Arc<UnionEnv>,
@@ -141,6 +148,7 @@ impl StateBackend {
         Ok(StateBackend {
             running: Mutex::new(None),
             tables: Mutex::new(prepared.tables),
+            parts: Arc::default(),
             context: Arc::new(TableContext {
                 db,
                 key_groups: options.key_groups,
@@ -198,21 +206,80 @@ impl StateBackend {
         if running.as_ref().is_some_and(Running::goes_on) {
             return Err(Error::SnapshotInProgress);
         }
-        self.snapshots.history().check_alone()?;
+        self.snapshots.committer.history().check_alone()?;
         let figures = &self.snapshots.figures;
         figures.begun();
-        let (pending, run) = self.begin_snapshot(options).inspect_err(|error| {
-            figures.ended(Err(error));
-        })?;
+        let id = self.snapshots.committer.history().next_id();
+        let (pending, run) = self
+            .begin_snapshot(id, options, Job::run)
+            .inspect_err(|error| figures.ended(Err(error)))?;
         *running = Some(run);
         Ok(pending)
     }
 
+    /// Takes this subtask's part of the snapshot `id`, of everything written before this call. The number is that of the job's
+    /// [`Coordinator`](crate::Coordinator), which is given the handle that [`PendingSnapshot::wait`] returns: all that it names is
+    /// durable then, and the snapshot exists when the coordinator has completed it. Tell
+    /// [`confirm_part`](Self::confirm_part) of that. Blocks as [`snapshot`](Self::snapshot) does.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotInProgress`] where the one before has not ended; what the disk or RocksDB answered.
+    pub fn snapshot_part(
+        &self,
+        id: u64,
+        options: SnapshotOptions,
+    ) -> Result<PendingSnapshot<SubtaskHandle>> {
+        let mut running = lock(&self.running);
+        if running.as_ref().is_some_and(Running::goes_on) {
+            return Err(Error::SnapshotInProgress);
+        }
+        let figures = &self.snapshots.figures;
+        figures.begun();
+        let (parts, layout) = (self.parts.clone(), self.snapshots.layout.clone());
+        let run = move |job: Job, context: &Context| {
+            let handle = job.run_part(context)?;
+            let entries = uploaded(&layout, handle.state.files.iter())?;
+            let mut parts = lock(&parts);
+            parts.insert(id, entries);
+            while parts.len() > MAX_PARTS {
+                parts.pop_first();
+            }
+            Ok(handle)
+        };
+        let (pending, run) = self
+            .begin_snapshot(id, options, run)
+            .inspect_err(|error| figures.ended(Err(error)))?;
+        *running = Some(run);
+        Ok(pending)
+    }
+
+    /// Tells the backend that the snapshot `id`, of which it gave a part, is complete: local files that it holds are reused by a restart on
+    /// this directory from now on, and may be demoted. Nothing where it gave none. Blocks for a small local write.
+    ///
+    /// # Errors
+    /// What the disk answered; the snapshot is complete all the same.
+    pub fn confirm_part(&self, id: u64) -> Result<()> {
+        let entries = {
+            let mut parts = lock(&self.parts);
+            let later = parts.split_off(&(id + 1));
+            std::mem::replace(&mut *parts, later).remove(&id)
+        };
+        if let Some(entries) = entries {
+            self.union.catalogue_uploaded(&entries)?;
+            self.union.record_uploaded(&entries)?;
+        }
+        Ok(())
+    }
+
     /// The synchronous part, and the thread of the other one.
-    fn begin_snapshot(&self, options: SnapshotOptions) -> Result<(PendingSnapshot, Running)> {
+    fn begin_snapshot<T: Send + 'static>(
+        &self,
+        id: u64,
+        options: SnapshotOptions,
+        run: impl FnOnce(Job, &Context) -> Result<T> + Send + 'static,
+    ) -> Result<(PendingSnapshot<T>, Running)> {
         let begun = Instant::now();
         let deadline = Deadline::new(options.timeout.unwrap_or(self.timeout));
-        let id = self.snapshots.history().next_id();
         let staging = self.snapshots.staging.join(format!("chk-{id}-{}", token()));
         let mut phases = PhaseClock::start(
             &metrics::SNAPSHOT_PHASE_SECONDS,
@@ -250,7 +317,7 @@ impl StateBackend {
                 // is held any more by then.
                 let _alive: std::sync::mpsc::Sender<()> = alive;
                 let context = context;
-                job.run(&context)
+                run(job, &context)
             })
             .map_err(|e| EnvError::from_io("start", "the snapshot's thread", e))?;
         let running = Running {

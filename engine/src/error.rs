@@ -133,6 +133,15 @@ pub enum Error {
         requested: KeyGroupRange,
     },
 
+    /// More snapshots failed one after another than the coordinator was told to tolerate.
+    #[error(
+        "{failures} snapshots failed one after another; see the log for why, and restart the job from the newest complete one"
+    )]
+    TooManySnapshotFailures {
+        /// How many.
+        failures: u32,
+    },
+
     /// A backend that holds a part of a job was asked for a snapshot of the job.
     #[error(
         "this backend holds the key groups {range} alone of what snapshot {id} holds: a snapshot of it would be one of the job \

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 pub const MAX_KEY_GROUPS: u16 = 32768;
 
 /// Key groups from `start` to `end`, both included, as in Flink. Never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Bounds", into = "Bounds")]
 pub struct KeyGroupRange {
     start: u16,

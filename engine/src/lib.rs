@@ -20,6 +20,7 @@
 mod backend;
 mod builder;
 mod codec;
+mod coordinator;
 mod directory;
 mod error;
 pub mod key_groups;
@@ -35,12 +36,15 @@ mod table;
 pub use backend::StateBackend;
 pub use builder::{Durability, LoadPolicy, Restore, StateBackendBuilder};
 pub use codec::{Codec, CodecError, Postcard, RawBytes};
+pub use coordinator::{CompletedSnapshot, Coordinator, CoordinatorBuilder, OnCancel, Subtask};
 pub use error::{Error, Result};
 pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};
 pub use options::{Compression, RocksDbOptions};
 pub use restore::RestoreReport;
-pub use snapshot::{PendingSnapshot, SnapshotOptions, SnapshotReport, SnapshotStore};
+pub use snapshot::{
+    PendingSnapshot, SnapshotOptions, SnapshotReport, SnapshotStore, SubtaskHandle,
+};
 pub use stats::TierStats;
 pub use table::{
     MapEntries, MapEntry, MapIter, MapState, MapStateDescriptor, TableDescriptor, TableKind,

@@ -5,7 +5,7 @@
 //! [`restore`](crate::restore).
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,10 +27,11 @@ use crate::{
         SnapshotMetadata, SubtaskState,
         context::Known,
         heat::Heat,
+        job::look_at_job,
         layout::JobLayout,
         registry::{Registry, Uploaded},
         retention::History,
-        store::{Found, is_missing, lengths, list_ids, load},
+        store::{Found, is_missing, lengths, load},
     },
     table::{TableSchema, Tables},
 };
@@ -222,61 +223,6 @@ fn or_start_over(
     }
     UnionEnv::discard_local(&*options.local_env(), &options.dir)?;
     Ok(UnionEnv::open(union_options(options, store, runtime))?)
-}
-
-/// What the store holds of the job when a backend opens.
-struct JobFound {
-    /// The numbers that anything lies under, ascending.
-    ids: Vec<u64>,
-    /// Those above the newest complete snapshot: begun, and not complete.
-    unfinished: BTreeSet<u64>,
-    /// The newest complete snapshot, and what came of reading it: damage matters only to those who ask for this one.
-    newest: Option<(u64, Result<Found>)>,
-}
-
-/// Finds the newest complete snapshot. Two round trips; where there are numbers above it that never completed, one more for
-/// each, and a second look.
-///
-/// That one is for a writer at work: it completes a number and deletes the `_metadata` of the one before, and whoever asks for
-/// the higher one just before and for the lower one just after finds neither.
-fn look_at_job(
-    store: &Arc<dyn RemoteStore>,
-    runtime: &IoRuntime,
-    layout: &JobLayout,
-) -> Result<JobFound> {
-    let mut ids = list_ids(store, runtime, layout)?;
-    let mut before = None;
-    loop {
-        let (mut unfinished, mut newest) = (BTreeSet::new(), None);
-        for id in ids.iter().rev() {
-            match load(store, runtime, layout, *id) {
-                Err(error) if is_missing(&error) => {
-                    unfinished.insert(*id);
-                }
-                Err(error) if error.is_temporary() => return Err(error),
-                found => {
-                    newest = Some((*id, found));
-                    break;
-                }
-            }
-        }
-        let again = match unfinished.len() {
-            0 => ids.clone(),
-            _ => list_ids(store, runtime, layout)?,
-        };
-        // A single one that was deleted since it was listed has a successor in the new list; one of several may have it among
-        // them.
-        let settled = unfinished.len() < 2 || before.as_ref() == Some(&unfinished);
-        if settled && again.last() == ids.last() {
-            return Ok(JobFound {
-                ids,
-                unfinished,
-                newest,
-            });
-        }
-        before = Some(unfinished);
-        ids = again;
-    }
 }
 
 /// Tables that are declared as they are not stored are refused before anything else, whichever part of the snapshot has them.

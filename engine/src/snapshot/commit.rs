@@ -7,23 +7,23 @@
 use bytes::Bytes;
 use lazurite_env::ErrorKind;
 
-use super::{context::Context, metadata::SnapshotMetadata, pending::Deadline};
+use super::{committer::Committer, metadata::SnapshotMetadata, pending::Deadline};
 use crate::{Error, Result};
 
 /// Commits. `SnapshotConflict` where another writer has this id. After any other error the snapshot may exist or not; the
 /// caller must not use its number again. An abort does not stop it: it would leave that open.
 pub(crate) fn commit(
-    context: &Context,
+    committer: &Committer,
     metadata: &SnapshotMetadata,
     deadline: &Deadline,
 ) -> Result<u64> {
     deadline.check()?;
-    let bytes = Bytes::from(metadata.encode(&context.layout)?);
+    let bytes = Bytes::from(metadata.encode(&committer.layout)?);
     let len = bytes.len() as u64;
-    let key = context.layout.metadata(metadata.id);
-    let (store, put_key, put_bytes) = (context.store.clone(), key.clone(), bytes.clone());
+    let key = committer.layout.metadata(metadata.id);
+    let (store, put_key, put_bytes) = (committer.store.clone(), key.clone(), bytes.clone());
     let until = deadline.clone();
-    let put = context.runtime.wait(async move {
+    let put = committer.runtime.wait(async move {
         Ok(until
             .in_time(store.put_if_absent(&put_key, put_bytes))
             .await)
@@ -38,7 +38,7 @@ pub(crate) fn commit(
     if !error.is_temporary() && error.kind() != ErrorKind::AlreadyExists {
         return Err(error.into());
     }
-    let (store, until) = (context.store.clone(), deadline.clone());
+    let (store, until) = (committer.store.clone(), deadline.clone());
     // No more is read than could be our own.
     let read = async move {
         match store.len(&key).await? {
@@ -46,7 +46,7 @@ pub(crate) fn commit(
             _ => Ok(None),
         }
     };
-    let read = context
+    let read = committer
         .runtime
         .wait(async move { Ok(until.in_time(read).await) })?;
     let read = match read {

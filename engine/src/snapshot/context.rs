@@ -10,7 +10,8 @@ use lazurite_env_rocksdb::RocksEnv;
 use lazurite_tiering::UnionEnv;
 
 use super::{
-    figures::Figures, heat::Heat, layout::JobLayout, registry::Registry, retention::History,
+    committer::Committer, figures::Figures, heat::Heat, layout::JobLayout, registry::Registry,
+    retention::History,
 };
 use crate::key_groups::KeyGroupRange;
 
@@ -26,17 +27,16 @@ pub(crate) struct Context {
     pub(crate) staging: PathBuf,
     /// The random token of the local directory, by which a commit is known as one's own.
     pub(crate) writer: String,
+    pub(crate) committer: Committer,
     /// The operator that this backend is a subtask of.
     pub(crate) operator: String,
     pub(crate) key_groups: u16,
     pub(crate) range: KeyGroupRange,
-    pub(crate) retained: usize,
     pub(crate) upload_threads: usize,
     pub(crate) figures: Figures,
     /// The snapshot that the backend was restored from, where that one holds more than the backend does.
     pub(crate) part_of: Option<u64>,
     registry: Mutex<Registry>,
-    history: Mutex<History>,
     heat: Mutex<Heat>,
 }
 
@@ -82,7 +82,16 @@ impl Context {
             retained,
             upload_threads,
         } = settings;
+        let committer = Committer::new(
+            store.clone(),
+            runtime.clone(),
+            layout.clone(),
+            writer.clone(),
+            retained,
+            known.history,
+        );
         Context {
+            committer,
             store,
             runtime,
             layout,
@@ -93,12 +102,10 @@ impl Context {
             operator,
             key_groups,
             range,
-            retained,
             upload_threads,
             figures: Figures::default(),
             part_of: known.part_of,
             registry: Mutex::new(known.registry),
-            history: Mutex::new(known.history),
             heat: Mutex::new(known.heat),
         }
     }
@@ -110,9 +117,5 @@ impl Context {
 
     pub(crate) fn heat(&self) -> MutexGuard<'_, Heat> {
         self.heat.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,17 +6,20 @@
 
 mod capture;
 pub(crate) mod chunks;
-mod commit;
+pub(crate) mod commit;
+pub(crate) mod committer;
 pub(crate) mod context;
 mod figures;
 pub(crate) mod heat;
 mod hot;
+pub(crate) mod job;
 pub(crate) mod layout;
 pub(crate) mod metadata;
+mod part;
 mod pending;
 pub(crate) mod registry;
 pub(crate) mod retention;
-mod run;
+pub(crate) mod run;
 pub(crate) mod store;
 mod tails;
 mod upload;
@@ -26,8 +29,9 @@ pub(crate) use capture::Capture;
 pub use metadata::{
     ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue,
 };
+pub use part::SubtaskHandle;
 pub(crate) use pending::Deadline;
 pub use pending::{PendingSnapshot, SnapshotOptions, SnapshotReport};
-pub(crate) use run::Job;
+pub(crate) use run::{Job, uploaded};
 pub use store::SnapshotStore;
 pub use verify::{Finding, Problem};

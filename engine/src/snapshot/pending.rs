@@ -9,6 +9,7 @@ use std::{
 };
 
 use lazurite_env::IoRuntime;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{Error, Result};
@@ -44,7 +45,7 @@ impl SnapshotOptions {
 }
 
 /// What a completed snapshot cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SnapshotReport {
     /// The snapshot's number.
@@ -139,22 +140,18 @@ impl Deadline {
     }
 }
 
-/// A snapshot whose synchronous part is over. Writes go on while it uploads.
+/// A snapshot whose synchronous part is over, or a subtask's part of one. Writes go on while it uploads.
 ///
 /// Dropping the handle lets the snapshot go on by itself; its outcome is then only logged. Dropping the backend aborts it.
 #[must_use = "the snapshot is complete only once `wait` returned"]
-pub struct PendingSnapshot {
+pub struct PendingSnapshot<T = SnapshotReport> {
     id: u64,
     deadline: Deadline,
-    thread: Option<JoinHandle<Result<SnapshotReport>>>,
+    thread: Option<JoinHandle<Result<T>>>,
 }
 
-impl PendingSnapshot {
-    pub(crate) fn new(
-        id: u64,
-        deadline: Deadline,
-        thread: JoinHandle<Result<SnapshotReport>>,
-    ) -> Self {
+impl<T> PendingSnapshot<T> {
+    pub(crate) fn new(id: u64, deadline: Deadline, thread: JoinHandle<Result<T>>) -> Self {
         PendingSnapshot {
             id,
             deadline,
@@ -172,7 +169,8 @@ impl PendingSnapshot {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Blocks until the snapshot is complete: durable in the store, and what a restore finds as the newest.
+    /// Blocks until the snapshot is complete: durable in the store, and what a restore finds as the newest. Of a subtask's part: until
+    /// all that it is made of is durable in the store.
     ///
     /// # Errors
     /// [`Error::SnapshotAborted`], [`Error::SnapshotTimedOut`], [`Error::SnapshotConflict`] where another writer of the
@@ -181,7 +179,7 @@ impl PendingSnapshot {
     ///
     /// After an error in its last step, the commit, this snapshot may exist all the same: its time ran out, or the answer was
     /// lost, or another writer was found just after it. A later restore may then begin with it, as if it had succeeded.
-    pub fn wait(mut self) -> Result<SnapshotReport> {
+    pub fn wait(mut self) -> Result<T> {
         match self.thread.take() {
             Some(thread) => thread.join().unwrap_or(Err(Error::Closed)),
             None => Err(Error::Closed),
@@ -195,7 +193,7 @@ impl PendingSnapshot {
     }
 }
 
-impl fmt::Debug for PendingSnapshot {
+impl<T> fmt::Debug for PendingSnapshot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingSnapshot")
             .field("id", &self.id)

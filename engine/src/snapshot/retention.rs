@@ -22,7 +22,7 @@ use futures::StreamExt;
 use lazurite_env::remote::Key;
 
 use super::{
-    context::Context,
+    committer::Committer,
     metadata::SnapshotMetadata,
     pending::Deadline,
     store::{Under, decode, is_missing, look_for_ids, look_under},
@@ -93,6 +93,26 @@ impl History {
             .collect()
     }
 
+    /// The complete snapshots that are known, and fences, oldest first.
+    pub(crate) fn complete(&self) -> Vec<Arc<SnapshotMetadata>> {
+        self.known.values().flatten().cloned().collect()
+    }
+
+    /// Takes the objects that nothing needs any more.
+    pub(crate) fn take_spared(&mut self) -> HashSet<Key> {
+        std::mem::take(&mut self.spared)
+    }
+
+    /// True of a number that this process tried since its last complete snapshot.
+    pub(crate) fn is_own(&self, id: u64) -> bool {
+        self.attempted.contains(&id)
+    }
+
+    /// Notes objects to delete as soon as nothing needs them.
+    pub(crate) fn spare(&mut self, keys: HashSet<Key>) {
+        self.spared.extend(keys);
+    }
+
     /// The numbers below `id` of which it is not known what is under them.
     fn unknown_before(&self, id: u64) -> Vec<u64> {
         let before = self.known.range(..id);
@@ -108,58 +128,76 @@ impl History {
     }
 }
 
-/// Deletes what the newest `context.retained` snapshots do not need. Called after the commit of `id`.
+/// Deletes what the newest `committer.retained` snapshots do not need, and what is not in `needed`: what is in use, or may be referred to by
+/// the next one. Called after the commit of `id`.
 ///
 /// Ends when the snapshot is aborted or its time is up, as when the backend is dropped. What could not be deleted then, or
 /// because of an error, is tried again after the next snapshot, while this process lives.
-pub(crate) fn retain(context: &Context, id: u64, deadline: &Deadline) -> Result<()> {
-    let look = look_for_ids(context.store.clone(), context.layout.clone());
-    let listed = deadline.wait(&context.runtime, look)?;
-    let mut history = context.history();
-    if listed.iter().any(|listed| *listed > id) {
+pub(crate) fn retain(
+    committer: &Committer,
+    id: u64,
+    deadline: &Deadline,
+    needed: impl FnOnce() -> HashSet<Key>,
+) -> Result<()> {
+    let look = look_for_ids(committer.store.clone(), committer.layout.clone());
+    let listed = deadline.wait(&committer.runtime, look)?;
+    let mut history = committer.history();
+    if listed
+        .iter()
+        .any(|listed| *listed > id && !history.is_own(*listed))
+    {
         // Another writer builds on what would be deleted here.
         history.overtaken(id);
         return history.check_alone();
     }
     // Whoever completes an earlier number from now on finds this one after its commit, and fails.
     history.unfinished.clear();
-    let all_known = learn(context, &mut history, id, deadline)?;
-    let complete: Vec<Arc<SnapshotMetadata>> = history.known.values().flatten().cloned().collect();
-    let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(context.retained));
-    let dropped = context.registry().take_dropped();
-    history.spared.extend(dropped);
+    let all_known = learn(committer, &mut history, id, deadline)?;
+    let complete = history.complete();
+    // A fence below a complete snapshot has done its work.
+    let (fences, complete): (Vec<_>, Vec<_>) = complete.into_iter().partition(|of| of.is_fence());
+    let (subsumed, retained) = complete.split_at(complete.len().saturating_sub(committer.retained));
+    let subsumed: Vec<_> = fences
+        .iter()
+        .filter(|of| of.id < id)
+        .chain(subsumed)
+        .collect();
     for metadata in subsumed {
         delete(
-            context,
-            &HashSet::from([context.layout.metadata(metadata.id)]),
+            committer,
+            &HashSet::from([committer.layout.metadata(metadata.id)]),
             deadline,
         )?;
-        history.spared.extend(metadata.objects(&context.layout)?);
+        history.spared.extend(metadata.objects(&committer.layout)?);
         history.known.remove(&metadata.id);
     }
     if !all_known {
         return Ok(());
     }
-    let mut needed = context.union.referenced_keys();
-    needed.extend(context.registry().needed());
+    let mut needed = needed();
     for metadata in retained {
-        needed.extend(metadata.objects(&context.layout)?);
+        needed.extend(metadata.objects(&committer.layout)?);
     }
     let unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
-    delete(context, &unneeded, deadline)?;
+    delete(committer, &unneeded, deadline)?;
     history.spared.retain(|key| !unneeded.contains(key));
     Ok(())
 }
 
 /// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.
 /// False where one cannot be read: it is not known then what it needs, and it is asked for again after the next snapshot.
-fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline) -> Result<bool> {
+fn learn(
+    committer: &Committer,
+    history: &mut History,
+    id: u64,
+    deadline: &Deadline,
+) -> Result<bool> {
     let mut all_known = true;
     for unknown in history.unknown_before(id) {
-        let look = look_under(context.store.clone(), context.layout.clone(), unknown);
-        let under = deadline.wait(&context.runtime, look);
-        let own = own_manifests(context, unknown, &under);
-        match under.and_then(|under| decode(&context.layout, unknown, under)) {
+        let look = look_under(committer.store.clone(), committer.layout.clone(), unknown);
+        let under = deadline.wait(&committer.runtime, look);
+        let own = own_manifests(committer, unknown, &under);
+        match under.and_then(|under| decode(&committer.layout, unknown, under)) {
             Ok(found) => history.completed(Arc::new(found.metadata)),
             // Never completed: its objects are orphans.
             Err(error) if is_missing(&error) => {
@@ -181,8 +219,8 @@ fn learn(context: &Context, history: &mut History, id: u64, deadline: &Deadline)
 }
 
 /// The manifests under `id` that this directory wrote.
-fn own_manifests(context: &Context, id: u64, under: &Result<Under>) -> Vec<Key> {
-    let (layout, writer) = (&context.layout, &context.writer);
+fn own_manifests(committer: &Committer, id: u64, under: &Result<Under>) -> Vec<Key> {
+    let (layout, writer) = (&committer.layout, &committer.writer);
     let keys = under.iter().flat_map(|under| under.lengths.keys());
     keys.filter(|key| layout.is_manifest_of(key, id, writer))
         .filter_map(|key| layout.own(key).ok())
@@ -190,8 +228,12 @@ fn own_manifests(context: &Context, id: u64, under: &Result<Under>) -> Vec<Key> 
 }
 
 /// Deletes objects, all that can be; an error where one could not.
-fn delete(context: &Context, keys: &HashSet<Key>, deadline: &Deadline) -> Result<()> {
-    let (store, keys) = (context.store.clone(), keys.clone());
+pub(crate) fn delete(
+    committer: &Committer,
+    keys: &HashSet<Key>,
+    deadline: &Deadline,
+) -> Result<()> {
+    let (store, keys) = (committer.store.clone(), keys.clone());
     let delete = async move {
         let results = futures::stream::iter(keys)
             .map(|key| {
@@ -203,5 +245,5 @@ fn delete(context: &Context, keys: &HashSet<Key>, deadline: &Deadline) -> Result
             .await;
         results.into_iter().collect::<lazurite_env::Result<()>>()
     };
-    deadline.wait(&context.runtime, delete)
+    deadline.wait(&committer.runtime, delete)
 }

@@ -1,4 +1,4 @@
-//! The asynchronous part of a snapshot, from the captured files to the commit.
+//! The asynchronous part of a snapshot, from the captured files to the commit; of a subtask's part, to its handle.
 //!
 //! Order: table files, in parallel; then the tails of the new ones; then the manifest; then a look whether another writer
 //! has taken over; then `_metadata`, by which the snapshot comes to exist. A crash or an error before the last step leaves
@@ -10,7 +10,7 @@
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -24,11 +24,11 @@ use super::{
     commit::commit,
     context::Context,
     hot,
-    layout::token,
+    layout::{JobLayout, token},
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue},
+    part::SubtaskHandle,
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
-    store::{decode, look_for_ids, look_under},
     tails,
     upload::{read, upload_all},
 };
@@ -54,18 +54,85 @@ impl Job {
         let span = tracing::info_span!("snapshot", id = self.id);
         let _entered = span.enter();
         let result = self.upload_and_commit(context, self.phases.clone());
+        self.ended(context, result.as_ref(), "snapshot complete");
+        result
+    }
+
+    /// Uploads what becomes a part of a snapshot, and leaves the rest to who completes it.
+    pub(crate) fn run_part(self, context: &Context) -> Result<SubtaskHandle> {
+        let span = tracing::info_span!("snapshot part", id = self.id);
+        let _entered = span.enter();
+        let result = self.upload_part(context, self.phases.clone());
+        let report = result.as_ref().map(|handle| &handle.report);
+        self.ended(context, report, "part complete");
+        result
+    }
+
+    fn ended(&self, context: &Context, result: Result<&SnapshotReport, &Error>, what: &str) {
         self.capture.discard(&context.union);
-        context.figures.ended(result.as_ref());
-        match &result {
+        context.figures.ended(result);
+        match result {
             Ok(report) => tracing::info!(
                 files = report.uploaded_files,
                 bytes = report.uploaded_bytes,
                 reused_files = report.reused_files,
-                "snapshot complete"
+                "{what}"
             ),
             Err(error) => tracing::warn!(%error, "snapshot failed; the earlier ones are whole"),
         }
-        result
+    }
+
+    fn upload_part(&self, context: &Context, mut phases: PhaseClock) -> Result<SubtaskHandle> {
+        let begun = Instant::now();
+        let (mut state, report) = self.upload(context, &mut phases, begun)?;
+        state.user_metadata = user_values(&self.options.user_metadata);
+        let mut registry = context.registry();
+        let mut in_use = context.union.referenced_keys();
+        in_use.extend(registry.needed());
+        for key in state.keys(&context.layout)? {
+            in_use.remove(&key);
+        }
+        let texts = |keys: HashSet<Key>| {
+            let mut texts: Vec<String> = keys.into_iter().map(|key| key.to_string()).collect();
+            texts.sort_unstable();
+            texts
+        };
+        Ok(SubtaskHandle {
+            snapshot_id: self.id,
+            dropped: texts(registry.take_dropped()),
+            in_use: texts(in_use),
+            state,
+            report,
+        })
+    }
+
+    /// Uploads all but `_metadata`, and gives the state and what it cost.
+    fn upload(
+        &self,
+        context: &Context,
+        phases: &mut PhaseClock,
+        begun: Instant,
+    ) -> Result<(SubtaskState, SnapshotReport)> {
+        let sent = upload_all(context, &self.capture.files, &self.deadline)?;
+        phases.ended("upload");
+        let tails_bytes = self.store_tails(context)?;
+        phases.ended("tails");
+        // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
+        context.committer.history().attempted(self.id);
+        let manifest = self.store_manifest(context)?;
+        let state = self.state(context, manifest)?;
+        phases.ended("manifest");
+        let report = SnapshotReport {
+            id: self.id,
+            sync: self.sync,
+            async_: begun.elapsed(),
+            uploaded_bytes: sent.bytes + tails_bytes + state.manifest.len,
+            uploaded_files: sent.files,
+            uploaded_data_bytes: sent.bytes,
+            reused_bytes: state.data_bytes().saturating_sub(sent.bytes),
+            reused_files: state.files.len() as u64 - sent.files,
+        };
+        Ok((state, report))
     }
 
     fn upload_and_commit(
@@ -74,16 +141,7 @@ impl Job {
         mut phases: PhaseClock,
     ) -> Result<SnapshotReport> {
         let begun = Instant::now();
-        let sent = upload_all(context, &self.capture.files, &self.deadline)?;
-        phases.ended("upload");
-        let tails_bytes = self.store_tails(context)?;
-        phases.ended("tails");
-        // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
-        context.history().attempted(self.id);
-        let manifest = self.store_manifest(context)?;
-        let state = self.state(context, manifest)?;
-        let (data_bytes, files) = (state.data_bytes(), state.files.len() as u64);
-        let manifest_len = state.manifest.len;
+        let (state, report) = self.upload(context, &mut phases, begun)?;
         let metadata = SnapshotMetadata {
             job: context.layout.job().to_string(),
             id: self.id,
@@ -92,65 +150,28 @@ impl Job {
             user_metadata: user_values(&self.options.user_metadata),
             subtasks: vec![state],
         };
-        phases.ended("manifest");
-        self.refuse_overtaken(context)?;
+        context
+            .committer
+            .refuse_overtaken(self.id, &self.deadline)?;
         phases.ended("check");
-        let metadata_bytes = match commit(context, &metadata, &self.deadline) {
+        let metadata_bytes = match commit(&context.committer, &metadata, &self.deadline) {
             Ok(bytes) => bytes,
             Err(error) => {
                 if matches!(error, Error::SnapshotConflict { .. }) {
-                    context.history().overtaken(self.id);
+                    context.committer.history().overtaken(self.id);
                 }
                 return Err(error);
             }
         };
         phases.ended("commit");
         let report = SnapshotReport {
-            id: self.id,
-            sync: self.sync,
             async_: begun.elapsed(),
-            uploaded_bytes: sent.bytes + tails_bytes + manifest_len + metadata_bytes,
-            uploaded_files: sent.files,
-            uploaded_data_bytes: sent.bytes,
-            reused_bytes: data_bytes.saturating_sub(sent.bytes),
-            reused_files: files - sent.files,
+            uploaded_bytes: report.uploaded_bytes + metadata_bytes,
+            ..report
         };
         self.after_commit(context, metadata)?;
         phases.ended("retention");
         Ok(report)
-    }
-
-    /// Refuses where another writer has taken over: where the job has a later snapshot, begun or complete, or an earlier one
-    /// complete that was not when this backend opened, or that has a number which failed here.
-    ///
-    /// Two writers cannot miss each other: each makes its own number visible (by its manifest) before it looks here, and
-    /// looks again after its commit, before it deletes anything or reports success ([`retain`]). So of two that overlap, the
-    /// one with the higher number sees the other's commit here, or the other sees the higher number there, and fails.
-    fn refuse_overtaken(&self, context: &Context) -> Result<()> {
-        let look = look_for_ids(context.store.clone(), context.layout.clone());
-        let ids = self.deadline.wait(&context.runtime, look)?;
-        let mut overtaken = ids.iter().any(|id| *id > self.id);
-        let unfinished = context.history().unfinished();
-        for id in ids.into_iter().filter(|id| *id < self.id) {
-            let Some(begun_here) = unfinished.get(&id) else {
-                continue;
-            };
-            let look = look_under(context.store.clone(), context.layout.clone(), id);
-            let under = self.deadline.wait(&context.runtime, look)?;
-            overtaken |= match under.metadata {
-                None => false,
-                // A commit of this writer whose answer was lost is no other's.
-                Some(_) if *begun_here => {
-                    decode(&context.layout, id, under)?.metadata.writer != context.writer
-                }
-                Some(_) => true,
-            };
-        }
-        if overtaken {
-            context.history().overtaken(self.id);
-            return Err(Error::SnapshotConflict { id: self.id });
-        }
-        Ok(())
     }
 
     fn store_tails(&self, context: &Context) -> Result<u64> {
@@ -296,32 +317,19 @@ impl Job {
     fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
         // Nobody reads the links any more, and a file that is demoted frees no space while it has one.
         self.capture.discard(&context.union);
-        let uploaded: Result<Vec<CatalogEntry>> = metadata
-            .files()
-            .map(|file| {
-                let remote = RemoteFile {
-                    key: context.layout.own(&file.key)?,
-                    len: file.len,
-                    checksum: file.checksum,
-                };
-                Ok(CatalogEntry {
-                    name: file.name.clone(),
-                    level: file.level,
-                    file: remote,
-                    tail: (file.tail_offset < file.len).then_some(TailSpec {
-                        offset: file.tail_offset,
-                        bundle_offset: None,
-                        checksum: file.tail_checksum,
-                    }),
-                })
-            })
-            .collect();
+        let uploaded = uploaded(&context.layout, metadata.files());
         let catalogued = uploaded.and_then(|files| {
             context.union.catalogue_uploaded(&files)?;
             Ok(files)
         });
-        context.history().completed(Arc::new(metadata));
-        match retain(context, self.id, &self.deadline) {
+        context.committer.history().completed(Arc::new(metadata));
+        context.committer.spare(context.registry().take_dropped());
+        let needed = || {
+            let mut needed = context.union.referenced_keys();
+            needed.extend(context.registry().needed());
+            needed
+        };
+        match retain(&context.committer, self.id, &self.deadline, needed) {
             Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
@@ -336,13 +344,39 @@ impl Job {
     }
 }
 
-fn user_values(user: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, UserValue> {
+/// The catalog's entries for files that the store holds.
+pub(crate) fn uploaded<'a>(
+    layout: &JobLayout,
+    files: impl Iterator<Item = &'a SnapshotFile>,
+) -> Result<Vec<CatalogEntry>> {
+    files
+        .map(|file| {
+            let remote = RemoteFile {
+                key: layout.own(&file.key)?,
+                len: file.len,
+                checksum: file.checksum,
+            };
+            Ok(CatalogEntry {
+                name: file.name.clone(),
+                level: file.level,
+                file: remote,
+                tail: (file.tail_offset < file.len).then_some(TailSpec {
+                    offset: file.tail_offset,
+                    bundle_offset: None,
+                    checksum: file.tail_checksum,
+                }),
+            })
+        })
+        .collect()
+}
+
+pub(crate) fn user_values(user: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, UserValue> {
     user.iter()
         .map(|(name, value)| (name.clone(), UserValue::new(value)))
         .collect()
 }
 
-pub(super) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)

@@ -50,6 +50,7 @@ impl SnapshotStore {
                 Err(error) if is_missing(&error) => {}
                 // A store that cannot be reached is not a finding about one snapshot.
                 Err(error) if error.is_temporary() => return Err(error),
+                Ok(found) if found.metadata.is_fence() => {}
                 result => snapshots.push((id, result.map(|found| found.metadata))),
             }
         }
@@ -59,12 +60,14 @@ impl SnapshotStore {
     /// The metadata of one snapshot, verified.
     pub fn load(&self, job: &str, id: u64) -> Result<SnapshotMetadata> {
         let layout = JobLayout::new(job)?;
+        let missing = || Error::SnapshotNotFound {
+            job: job.into(),
+            id,
+        };
         match load(&self.store, &self.runtime, &layout, id) {
+            Ok(found) if found.metadata.is_fence() => Err(missing()),
             Ok(found) => Ok(found.metadata),
-            Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
-                job: job.into(),
-                id,
-            }),
+            Err(error) if is_missing(&error) => Err(missing()),
             Err(error) => Err(error),
         }
     }

@@ -45,7 +45,7 @@ fn craft(world: &World, craft: impl Fn(&mut SnapshotMetadata)) -> Vec<u8> {
     let mut metadata = world.metadata(1);
     craft(&mut metadata);
     let body = serde_json::to_vec(&metadata).unwrap();
-    let framed = framed::encode("lazurite-snapshot", 1, &body);
+    let framed = framed::encode("lazurite-snapshot", 2, &body);
     world.damage(METADATA, |_| Some(framed))
 }
 

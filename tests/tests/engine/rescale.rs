@@ -1,14 +1,21 @@
 //! State that comes back for other key groups than it was written for.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
 
 use lazurite::{
-    Codec, Error, KeyGroupRange, LoadPolicy, MapStateDescriptor, Postcard, RocksDbOptions,
-    SnapshotOptions, StateBackend, StateBackendBuilder, ValueStateDescriptor,
+    Codec, CompletedSnapshot, Coordinator, Error, KeyGroupRange, LoadPolicy, MapStateDescriptor,
+    Postcard, Restore, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
+    StateBackendBuilder, Subtask, ValueStateDescriptor,
     key_groups::{assign_to_key_group, range_for_operator},
 };
 use lazurite_env::remote::{CountingStore, MemoryStore};
-use lazurite_tests::rig::{fast_tempdir, tiny};
+use lazurite_tests::rig::{RUNTIME, fast_tempdir, tiny};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+use tempfile::TempDir;
 
 const GROUPS: u16 = 32;
 
@@ -176,4 +183,210 @@ fn a_range_that_was_not_written_is_refused() {
     let range = KeyGroupRange::new(9, 9).unwrap();
     let dir = fast_tempdir();
     builder(dir.path(), &store, range).open().unwrap();
+}
+
+/// The subtasks of a job that runs, each with a directory of its own, and who completes its snapshots.
+struct Running {
+    coordinator: Coordinator,
+    backends: Vec<(StateBackend, TempDir)>,
+}
+
+impl Running {
+    /// A job that goes on from its newest snapshot, on new machines.
+    fn start(store: &CountingStore, parallelism: u16, policy: LoadPolicy) -> Running {
+        Self::start_with(store, parallelism, policy, true)
+    }
+
+    fn start_with(
+        store: &CountingStore,
+        parallelism: u16,
+        policy: LoadPolicy,
+        auto_compactions: bool,
+    ) -> Running {
+        let snapshots = SnapshotStore::new(Arc::new(store.clone()), RUNTIME.clone());
+        let coordinator = Coordinator::builder(snapshots, "job").open().unwrap();
+        let restore = match coordinator.latest() {
+            Some(latest) => Restore::Snapshot(latest.id),
+            None => Restore::Empty,
+        };
+        let backends = (0..parallelism).map(|index| {
+            let range = range_for_operator(GROUPS, parallelism, index).unwrap();
+            let dir = fast_tempdir();
+            let backend = builder(dir.path(), store, range)
+                .rocksdb(options(auto_compactions))
+                .load_policy(policy)
+                .restore(restore)
+                .open()
+                .unwrap();
+            (backend, dir)
+        });
+        Running {
+            backends: backends.collect(),
+            coordinator,
+        }
+    }
+
+    fn each(&self, mut with: impl FnMut(&StateBackend)) {
+        self.backends.iter().for_each(|(backend, _)| with(backend));
+    }
+
+    fn begin(&self) -> u64 {
+        let subtasks: Vec<Subtask> = self
+            .backends
+            .iter()
+            .map(|(backend, _)| Subtask {
+                operator: "state".into(),
+                key_group_range: backend.key_group_range(),
+            })
+            .collect();
+        self.coordinator
+            .begin(&subtasks, SnapshotOptions::new())
+            .unwrap()
+    }
+
+    fn snapshot(&self) -> CompletedSnapshot {
+        let id = self.begin();
+        let mut done = None;
+        for (backend, _) in &self.backends {
+            assert!(done.is_none());
+            let part = backend.snapshot_part(id, SnapshotOptions::new()).unwrap();
+            let handle = serde_json::to_string(&part.wait().unwrap()).unwrap();
+            let handle = serde_json::from_str(&handle).unwrap();
+            done = self.coordinator.acknowledge(handle).unwrap();
+        }
+        self.each(|backend| backend.confirm_part(id).unwrap());
+        let done = done.unwrap();
+        assert_eq!(done.id, id);
+        done
+    }
+}
+
+/// Every object of the store is one that the complete snapshots need; gives how many there are.
+fn check_store(store: &MemoryStore) -> usize {
+    let snapshots = SnapshotStore::new(Arc::new(store.clone()), RUNTIME.clone());
+    let mut needed = BTreeSet::new();
+    for (id, metadata) in snapshots.list("job").unwrap() {
+        let metadata = metadata.unwrap();
+        assert_eq!(snapshots.verify(&metadata, &|_| ()).unwrap().len(), 0);
+        needed.insert(format!("job/chk-{id}/_metadata"));
+        for state in &metadata.subtasks {
+            needed.insert(state.manifest.key.clone());
+            needed.extend(state.tails.iter().map(|t| t.key.clone()));
+            needed.extend(state.files.iter().map(|f| f.key.clone()));
+        }
+    }
+    let there: BTreeSet<String> = store.keys().iter().map(ToString::to_string).collect();
+    assert!(needed.is_subset(&there));
+    there.len() - needed.len()
+}
+
+#[test]
+fn what_was_split_comes_together_as_it_was() {
+    let inner = MemoryStore::new();
+    let store = CountingStore::new(Arc::new(inner.clone()));
+    let mut model = written(&store);
+    let files = |running: &Running| -> u64 {
+        let of = |(backend, _): &(StateBackend, TempDir)| backend.restored().unwrap().files;
+        running.backends.iter().map(of).sum()
+    };
+    // A compaction that is due would change files.
+    let quiet = |parallelism| Running::start_with(&store, parallelism, LoadPolicy::OnDemand, false);
+    let whole = files(&quiet(1));
+    for parallelism in [2, 3, 2, 1] {
+        let running = quiet(parallelism);
+        running.each(|backend| check(backend, &model));
+        let before = inner.keys().len();
+        let done = running.snapshot();
+        // Nothing is uploaded where nothing has changed.
+        assert_eq!((done.uploaded_files, done.subsumed.len()), (0, 0));
+        assert!(inner.keys().len() <= before + 2 * usize::from(parallelism));
+    }
+    let again = quiet(1);
+    assert_eq!(files(&again), whole);
+    again.each(|backend| check(backend, &model));
+    again.each(|backend| {
+        write(backend, &mut model, 0..4_000, 90);
+        backend.compact().unwrap();
+        check(backend, &model);
+    });
+}
+
+#[test]
+fn chains_of_rescales_lose_nothing() {
+    for seed in 0..8 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let inner = MemoryStore::new();
+        let store = CountingStore::new(Arc::new(inner.clone()));
+        let mut durable = written(&store);
+        for step in 0..6 {
+            let parallelism = random.random_range(1..=5);
+            let policies = [LoadPolicy::Eager, LoadPolicy::Lazy, LoadPolicy::OnDemand];
+            let policy = *policies.choose(&mut random).unwrap();
+            let running = Running::start(&store, parallelism, policy);
+            let mut model = durable.clone();
+            running.each(|backend| check(backend, &model));
+            for round in 0..random.random_range(0..3) {
+                running.each(|backend| {
+                    let version = 100 + step * 10 + round;
+                    let from = random.random_range(0..4_000);
+                    write(backend, &mut model, from..4_000, version);
+                    match random.random_range(0..4) {
+                        0 => backend.flush().unwrap(),
+                        1 if policy != LoadPolicy::OnDemand => backend.compact().unwrap(),
+                        _ => {}
+                    }
+                    check(backend, &model);
+                });
+            }
+            match random.random_range(0..4) {
+                // Some parts come, the last one never does.
+                0 => {
+                    let id = running.begin();
+                    for (backend, _) in running.backends.iter().skip(1) {
+                        let part = backend.snapshot_part(id, SnapshotOptions::new()).unwrap();
+                        let done = running.coordinator.acknowledge(part.wait().unwrap());
+                        assert!(done.unwrap().is_none());
+                    }
+                }
+                _ => {
+                    running.snapshot();
+                    durable = model;
+                }
+            }
+        }
+        check_store(&inner);
+        Running::start(&store, 1, LoadPolicy::Eager).each(|backend| check(backend, &durable));
+    }
+}
+
+#[test]
+fn the_coordinator_before_completes_nothing_any_more() {
+    let inner = MemoryStore::new();
+    let store = CountingStore::new(Arc::new(inner.clone()));
+    let model = written(&store);
+    for parts_before in [0, 1] {
+        let old = Running::start(&store, 2, LoadPolicy::OnDemand);
+        let id = old.begin();
+        let mut handles: Vec<_> = old
+            .backends
+            .iter()
+            .map(|(backend, _)| backend.snapshot_part(id, SnapshotOptions::new()).unwrap())
+            .map(|part| part.wait().unwrap())
+            .collect();
+        for handle in handles.drain(..parts_before) {
+            assert!(old.coordinator.acknowledge(handle).unwrap().is_none());
+        }
+        let new = Running::start(&store, 3, LoadPolicy::OnDemand);
+        for handle in handles {
+            match old.coordinator.acknowledge(handle) {
+                Ok(done) => assert!(done.is_none()),
+                Err(error) => assert!(matches!(error, Error::SnapshotConflict { .. }), "{error}"),
+            }
+        }
+        let error = old.coordinator.begin(&[], SnapshotOptions::new());
+        assert!(error.is_err());
+        new.snapshot();
+        new.each(|backend| check(backend, &model));
+    }
+    Running::start(&store, 1, LoadPolicy::Eager).each(|backend| check(backend, &model));
 }

@@ -46,7 +46,7 @@ pub struct SnapshotMetadata {
     pub created_unix_ms: u64,
     /// What the user gave with it as a whole, by name.
     pub user_metadata: BTreeMap<String, UserValue>,
-    /// The states that it is made of, by operator and then by key group.
+    /// The states that it is made of, by operator and then by key group. None: see [`is_fence`](Self::is_fence).
     pub subtasks: Vec<SubtaskState>,
 }
 
@@ -89,6 +89,11 @@ impl SnapshotMetadata {
     /// The table files of all subtasks. One that two subtasks share comes twice.
     pub fn files(&self) -> impl Iterator<Item = &SnapshotFile> {
         self.subtasks.iter().flat_map(|subtask| &subtask.files)
+    }
+
+    /// True where it holds no state, and so is no snapshot: a coordinator has taken over the job at this number.
+    pub fn is_fence(&self) -> bool {
+        self.subtasks.is_empty()
     }
 
     /// Bytes of all table files; those of a file that two subtasks share once.
@@ -193,9 +198,6 @@ impl SnapshotMetadata {
                 "it says that it is snapshot {} of job {}",
                 self.id, self.job
             ));
-        }
-        if self.subtasks.is_empty() {
-            return Err("it holds no state".into());
         }
         let mut objects: HashMap<&str, (u64, Checksum)> = HashMap::new();
         for (i, subtask) in self.subtasks.iter().enumerate() {

@@ -215,7 +215,7 @@ impl SubtaskState {
     }
 
     /// What is wrong with it, if anything.
-    pub(super) fn check(&self, layout: &JobLayout) -> Result<(), String> {
+    pub(crate) fn check(&self, layout: &JobLayout) -> Result<(), String> {
         check_name("operator", &self.operator).map_err(|error| error.to_string())?;
         if self.key_group_range.end() >= self.key_groups {
             return Err(format!(

@@ -73,8 +73,8 @@ fn every_damage_to_the_metadata_is_found() {
 fn a_newer_version_and_other_formats() {
     let world = world();
     let old = fs::read(world.store_dir().join(METADATA)).unwrap();
-    let (_, body) = framed::decode("lazurite-snapshot", 1, METADATA, &old).unwrap();
-    world.heal(METADATA, &framed::encode("lazurite-snapshot", 2, body));
+    let (_, body) = framed::decode("lazurite-snapshot", 2, METADATA, &old).unwrap();
+    world.heal(METADATA, &framed::encode("lazurite-snapshot", 3, body));
     let newer = |error: &Error| error.to_string().contains("newer") && !error.is_temporary();
     assert_refused(&world, "newer version", |b| b, newer);
     world.heal(
@@ -84,7 +84,9 @@ fn a_newer_version_and_other_formats() {
     assert_refused(&world, "newer header", |b| b, newer);
     world.heal(METADATA, &framed::encode("lazurite-catalog", 1, body));
     assert_refused(&world, "another format", |b| b, is_corrupt);
-    world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, b"{}"));
+    world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, body));
+    assert_refused(&world, "an older version", |b| b, is_corrupt);
+    world.heal(METADATA, &framed::encode("lazurite-snapshot", 2, b"{}"));
     assert_refused(&world, "empty body", |b| b, is_corrupt);
     world.heal(METADATA, body);
     assert_refused(&world, "no frame", |b| b, is_corrupt);
@@ -196,7 +198,7 @@ fn metadata_that_points_elsewhere() {
         let mut metadata = sound.clone();
         craft(&mut metadata);
         let body = serde_json::to_vec(&metadata).unwrap();
-        world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, &body));
+        world.heal(METADATA, &framed::encode("lazurite-snapshot", 2, &body));
         assert_refused(
             &world,
             what,
@@ -212,7 +214,7 @@ fn metadata_that_points_elsewhere() {
     metadata.subtasks[0].manifest.parts[0].0 =
         std::mem::replace(&mut metadata.subtasks[0].manifest.parts[last].0, name);
     let body = serde_json::to_vec(&metadata).unwrap();
-    world.heal(METADATA, &framed::encode("lazurite-snapshot", 1, &body));
+    world.heal(METADATA, &framed::encode("lazurite-snapshot", 2, &body));
     assert!(is_corrupt(&open_error(world.builder())));
     world.heal(METADATA, &old);
     assert_opens(&world);
@@ -222,7 +224,7 @@ fn metadata_that_points_elsewhere() {
             .replacen('{', extra, 1);
         world.heal(
             METADATA,
-            &framed::encode("lazurite-snapshot", 1, body.as_bytes()),
+            &framed::encode("lazurite-snapshot", 2, body.as_bytes()),
         );
         assert_refused(&world, extra, |b| b, is_corrupt);
     }

@@ -49,8 +49,8 @@ fn key_groups_that_were_not_written() {
         |b| b.key_groups(64),
         |e| matches!(e, Error::InvalidOption { .. }),
     );
-    let part = |b: StateBackendBuilder| b.key_group_range(range(0, 63));
-    assert_refused(&world, "a part", part, |e| {
+    let stranger = |b: StateBackendBuilder| b.operator("other");
+    assert_refused(&world, "another operator", stranger, |e| {
         matches!(e, Error::RangeNotCovered { .. })
     });
     drop(world);

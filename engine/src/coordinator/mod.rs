@@ -1,0 +1,416 @@
+//! [`Coordinator`]: snapshots of a job that has several subtasks.
+//!
+//! pending -> complete -> subsumed. A snapshot is pending from [`begin`](Coordinator::begin), which gives it its number, until every subtask
+//! has [given its part](Coordinator::acknowledge). With the last part `_metadata` is created, atomically: the snapshot is complete, and
+//! what newer ones subsume is deleted. A pending snapshot is seen by nobody; one that fails leaves orphans.
+//!
+//! Invariants:
+//! * Who takes over a job makes it known before it looks what there is: it occupies the next number with a *fence*, a `_metadata` that
+//!   holds no state. From then on the one before cannot complete that number, and finds at any other one that it was overtaken. So
+//!   whatever it has completed by then is what the new one begins with, and nothing else it does comes to exist unnoticed.
+//! * A shared object is deleted only if no retained snapshot names it, no part of a pending snapshot does, and no subtask said with
+//!   its part of the newest one that it still uses it.
+//!
+//! Crash story: all that is durable is in `_metadata`; a coordinator that dies is replaced by a new one. Orphans stay.
+
+mod options;
+mod pending;
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use lazurite_env::remote::Key;
+use serde::{Deserialize, Serialize};
+
+pub use options::{CoordinatorBuilder, OnCancel};
+use pending::Pending;
+
+use crate::{
+    Error, KeyGroupRange, Result, SnapshotStore,
+    snapshot::{
+        Deadline, SnapshotMetadata, SnapshotOptions, SubtaskHandle,
+        commit::commit,
+        committer::Committer,
+        job::look_at_job,
+        layout::{JobLayout, token},
+        retention::{History, delete, retain},
+        run::{unix_ms, user_values},
+    },
+};
+
+/// How often a take-over is tried where others take over at the same time.
+const TAKE_OVERS: usize = 5;
+
+/// A subtask of an operator: its key groups.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Subtask {
+    /// The operator.
+    pub operator: String,
+    /// The key groups.
+    pub key_group_range: KeyGroupRange,
+}
+
+impl fmt::Display for Subtask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.operator, self.key_group_range)
+    }
+}
+
+/// Completes the snapshots of a job of several subtasks: one `_metadata` for all of them, or none.
+///
+/// Safe to share among threads. It has no thread and no clock of its own: whoever embeds it asks whether a snapshot [is
+/// due](Self::is_due), [begins](Self::begin) it, sends its number to the subtasks, which take [their
+/// part](crate::StateBackend::snapshot_part), and gives it [their handles](Self::acknowledge).
+pub struct Coordinator {
+    options: CoordinatorBuilder,
+    committer: Committer,
+    state: Mutex<State>,
+}
+
+struct State {
+    pending: BTreeMap<u64, Pending>,
+    /// The newest complete snapshot.
+    latest: Option<Arc<SnapshotMetadata>>,
+    /// What the subtasks still used at their last part.
+    in_use: HashSet<Key>,
+    failures: u32,
+    last_begin: Option<Instant>,
+    last_end: Option<Instant>,
+    /// One commit at a time, in the order of their numbers.
+    committing: bool,
+}
+
+/// A snapshot that was completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompletedSnapshot {
+    /// Its number: tell it to the subtasks ([`confirm_part`](crate::StateBackend::confirm_part)).
+    pub id: u64,
+    /// From its begin to its completion.
+    pub elapsed: Duration,
+    /// Bytes that all subtasks sent, `_metadata` included.
+    pub uploaded_bytes: u64,
+    /// Table files that all subtasks sent.
+    pub uploaded_files: u64,
+    /// Table files that were in the store already.
+    pub reused_files: u64,
+    /// Snapshots that were pending and are given up, since this one is newer.
+    pub subsumed: Vec<u64>,
+}
+
+impl Coordinator {
+    /// The options of a coordinator of `job` in `store`.
+    pub fn builder(store: SnapshotStore, job: &str) -> CoordinatorBuilder {
+        CoordinatorBuilder::new(store, job)
+    }
+
+    fn take_over(options: CoordinatorBuilder) -> Result<Coordinator> {
+        let layout = JobLayout::new(&options.job)?;
+        let SnapshotStore { store, runtime } = &options.store;
+        let writer = token();
+        let committer = |history| {
+            Committer::new(
+                store.clone(),
+                runtime.clone(),
+                layout.clone(),
+                writer.clone(),
+                options.retained,
+                history,
+            )
+        };
+        let deadline = Deadline::new(options.timeout);
+        for _ in 0..TAKE_OVERS {
+            let before = look_at_job(store, runtime, &layout)?;
+            let fence = SnapshotMetadata {
+                job: options.job.clone(),
+                id: before.ids.last().map_or(1, |id| id + 1),
+                writer: writer.clone(),
+                created_unix_ms: unix_ms(),
+                user_metadata: BTreeMap::new(),
+                subtasks: Vec::new(),
+            };
+            match commit(&committer(History::default()), &fence, &deadline) {
+                Ok(_) => {}
+                Err(Error::SnapshotConflict { .. }) => continue,
+                Err(error) => return Err(error),
+            }
+            // What the one before completed while it did not see the fence is found now; later it completes nothing.
+            let job = look_at_job(store, runtime, &layout)?;
+            if job.ids.last() != Some(&fence.id) {
+                continue; // somebody took over from this one
+            }
+            let latest = match job.newest {
+                Some((_, found)) => Some(Arc::new(found?.metadata)),
+                None => None,
+            };
+            let mut history = History::new(job.ids, Default::default());
+            latest.iter().cloned().for_each(|of| history.completed(of));
+            history.completed(Arc::new(fence));
+            return Ok(Coordinator {
+                committer: committer(history),
+                options,
+                state: Mutex::new(State {
+                    pending: BTreeMap::new(),
+                    latest,
+                    in_use: HashSet::new(),
+                    failures: 0,
+                    last_begin: None,
+                    last_end: None,
+                    committing: false,
+                }),
+            });
+        }
+        Err(Error::SnapshotConflict { id: 0 })
+    }
+
+    /// The newest complete snapshot: what the subtasks are to restore, by its number.
+    pub fn latest(&self) -> Option<Arc<SnapshotMetadata>> {
+        self.lock().latest.clone()
+    }
+
+    /// The snapshots under way, with those whose part is missing.
+    pub fn pending(&self) -> BTreeMap<u64, Vec<Subtask>> {
+        let state = self.lock();
+        let pending = state.pending.iter();
+        pending
+            .map(|(id, pending)| (*id, pending.missing().cloned().collect()))
+            .collect()
+    }
+
+    /// True where a snapshot should begin now: interval and pause have passed, and there is room for one more. Gives up, as a side effect,
+    /// what has timed out.
+    pub fn is_due(&self) -> bool {
+        let mut state = self.lock();
+        self.give_up_late(&mut state);
+        let passed = |since: Option<Instant>, long: Duration| {
+            since.is_none_or(|since| since.elapsed() >= long)
+        };
+        state.pending.len() < self.options.max_concurrent
+            && passed(state.last_begin, self.options.interval)
+            && passed(state.last_end, self.options.min_pause)
+    }
+
+    /// Begins a snapshot, of which a part of each of `subtasks` is expected, and gives it its number. Nothing is written.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotInProgress`] where as many as may be are under way; [`Error::SnapshotConflict`] once another coordinator was found
+    /// to have taken over; [`Error::TooManySnapshotFailures`] after as many as are not tolerated; [`Error::InvalidOption`] for subtasks that
+    /// share key groups, or none.
+    pub fn begin(&self, subtasks: &[Subtask], options: SnapshotOptions) -> Result<u64> {
+        let timeout = options.timeout.unwrap_or(self.options.timeout);
+        let pending = Pending::new(subtasks, options.user_metadata, Deadline::new(timeout))?;
+        let mut state = self.lock();
+        self.give_up_late(&mut state);
+        self.check_failures(&state)?;
+        if state.pending.len() >= self.options.max_concurrent {
+            return Err(Error::SnapshotInProgress);
+        }
+        let mut history = self.committer.history();
+        history.check_alone()?;
+        let id = history.next_id();
+        history.attempted(id);
+        state.last_begin = Some(pending.begun);
+        state.pending.insert(id, pending);
+        Ok(id)
+    }
+
+    /// Takes a subtask's part. With the last one the snapshot is completed, which blocks for a few requests: it is what this returns then.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotAborted`] where the snapshot is not under way (any more): the part is of no use. [`Error::InvalidOption`] for a part of
+    /// somebody who is not expected. What completing failed with: the snapshot has failed then, and
+    /// [`SnapshotConflict`](Error::SnapshotConflict) says that another coordinator has taken over.
+    pub fn acknowledge(&self, handle: SubtaskHandle) -> Result<Option<CompletedSnapshot>> {
+        let id = handle.snapshot_id;
+        let layout = &self.committer.layout;
+        handle.check(layout)?;
+        let dropped = handle.dropped(layout)?;
+        let pending = {
+            let mut state = self.lock();
+            self.give_up_late(&mut state);
+            let pending = state.pending.get_mut(&id).ok_or(Error::SnapshotAborted)?;
+            pending.take(handle)?;
+            let whole = pending.is_whole();
+            self.committer.spare(dropped);
+            if !whole {
+                return Ok(None);
+            }
+            if state.committing {
+                // The commit under way is of an older or of a newer one; either way this number is not needed to go on.
+                return Err(Error::SnapshotInProgress);
+            }
+            state.committing = true;
+            state.pending.remove(&id)
+        };
+        let Some(pending) = pending else {
+            return Err(Error::SnapshotAborted);
+        };
+        let result = self.complete(id, &pending);
+        let mut state = self.lock();
+        state.committing = false;
+        state.last_end = Some(Instant::now());
+        match result {
+            Ok(completed) => {
+                state.failures = 0;
+                Ok(Some(completed))
+            }
+            Err(error) => {
+                state.failures += 1;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up a snapshot: a subtask could not take its part, or somebody wants it so. It counts as failed. Nothing where it is not under
+    /// way.
+    ///
+    /// # Errors
+    /// [`Error::TooManySnapshotFailures`] where this was one too many.
+    pub fn decline(&self, id: u64, reason: &str) -> Result<()> {
+        let mut state = self.lock();
+        if state.pending.remove(&id).is_some() {
+            tracing::warn!(id, reason, "snapshot declined");
+            state.failures += 1;
+            state.last_end = Some(Instant::now());
+        }
+        self.check_failures(&state)
+    }
+
+    /// Ends the job: gives up what is under way and, with [`OnCancel::Delete`], deletes its snapshots. Blocks for that.
+    ///
+    /// # Errors
+    /// What the store answered; try again.
+    pub fn cancel(&self) -> Result<()> {
+        self.lock().pending.clear();
+        if self.options.on_cancel == OnCancel::Keep {
+            return Ok(());
+        }
+        let deadline = Deadline::new(self.options.timeout);
+        let layout = &self.committer.layout;
+        let complete = self.committer.history().complete();
+        for metadata in complete {
+            let id = metadata.id;
+            let of_snapshot = HashSet::from([layout.metadata(id)]);
+            delete(&self.committer, &of_snapshot, &deadline)?;
+            delete(&self.committer, &metadata.objects(layout)?, &deadline)?;
+        }
+        let spared = self.committer.history().take_spared();
+        delete(&self.committer, &spared, &deadline)?;
+        self.lock().latest = None;
+        Ok(())
+    }
+
+    /// Creates `_metadata`, and deletes what it subsumes.
+    fn complete(&self, id: u64, pending: &Pending) -> Result<CompletedSnapshot> {
+        let span = tracing::info_span!("complete", id);
+        let _entered = span.enter();
+        let mut subtasks: Vec<_> = pending.parts().map(|part| part.state.clone()).collect();
+        subtasks.sort_by(|a, b| {
+            let key = |of: &crate::snapshot::SubtaskState| of.key_group_range.start();
+            (&a.operator, key(a)).cmp(&(&b.operator, key(b)))
+        });
+        let metadata = Arc::new(SnapshotMetadata {
+            job: self.options.job.clone(),
+            id,
+            writer: self.committer.writer.clone(),
+            created_unix_ms: unix_ms(),
+            user_metadata: user_values(&pending.user_metadata),
+            subtasks,
+        });
+        let deadline = &pending.deadline;
+        self.committer.refuse_overtaken(id, deadline)?;
+        let bytes = commit(&self.committer, &metadata, deadline).inspect_err(|error| {
+            if matches!(error, Error::SnapshotConflict { .. }) {
+                self.committer.history().overtaken(id);
+            }
+        })?;
+        self.committer.history().completed(metadata.clone());
+        let subsumed = self.completed(&metadata, pending)?;
+        match retain(&self.committer, id, deadline, || self.needed()) {
+            Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+            }
+            Ok(()) => {}
+        }
+        let sum = |of: fn(&SubtaskHandle) -> u64| pending.parts().map(of).sum::<u64>();
+        Ok(CompletedSnapshot {
+            id,
+            elapsed: pending.begun.elapsed(),
+            uploaded_bytes: bytes + sum(|part| part.report.uploaded_bytes),
+            uploaded_files: sum(|part| part.report.uploaded_files),
+            reused_files: sum(|part| part.report.reused_files),
+            subsumed,
+        })
+    }
+
+    /// Notes that a snapshot is complete, and gives up older ones.
+    fn completed(&self, metadata: &Arc<SnapshotMetadata>, pending: &Pending) -> Result<Vec<u64>> {
+        let layout = &self.committer.layout;
+        let mut in_use = HashSet::new();
+        for part in pending.parts() {
+            in_use.extend(part.needed(layout)?);
+        }
+        let mut state = self.lock();
+        state.latest = Some(metadata.clone());
+        state.in_use = in_use;
+        let newer = state.pending.split_off(&metadata.id);
+        let older = std::mem::replace(&mut state.pending, newer);
+        Ok(older.into_keys().collect())
+    }
+
+    /// Objects that no retained snapshot may name, and that must stay all the same.
+    fn needed(&self) -> HashSet<Key> {
+        let state = self.lock();
+        let mut needed = state.in_use.clone();
+        for part in state.pending.values().flat_map(Pending::parts) {
+            // It was checked when it came.
+            needed.extend(part.needed(&self.committer.layout).unwrap_or_default());
+        }
+        needed
+    }
+
+    fn give_up_late(&self, state: &mut State) {
+        let before = state.pending.len();
+        state.pending.retain(|id, pending| {
+            let in_time = pending.deadline.check().is_ok();
+            if !in_time {
+                let missing: Vec<String> = pending.missing().map(Subtask::to_string).collect();
+                tracing::warn!(id, ?missing, "snapshot timed out");
+            }
+            in_time
+        });
+        let late = (before - state.pending.len()) as u32;
+        if late > 0 {
+            state.failures += late;
+            state.last_end = Some(Instant::now());
+        }
+    }
+
+    fn check_failures(&self, state: &State) -> Result<()> {
+        if state.failures > self.options.tolerable_failures {
+            return Err(Error::TooManySnapshotFailures {
+                failures: state.failures,
+            });
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Never held across a request, and each change of it is whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Coordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coordinator")
+            .field("job", &self.options.job)
+            .field("pending", &self.lock().pending.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! [`Committer`]: who completes the snapshots of a job, one at a time: a job's only backend, or a coordinator.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use lazurite_env::{
+    IoRuntime,
+    remote::{Key, RemoteStore},
+};
+
+use super::{
+    layout::JobLayout,
+    pending::Deadline,
+    retention::History,
+    store::{decode, look_for_ids, look_under},
+};
+use crate::{Error, Result};
+
+/// What it takes to complete a job's snapshots, and to delete those that newer ones subsume.
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(crate) store: Arc<dyn RemoteStore>,
+    pub(crate) runtime: IoRuntime,
+    pub(crate) layout: JobLayout,
+    /// The random token by which a commit is known as one's own.
+    pub(crate) writer: String,
+    pub(crate) retained: usize,
+    history: Mutex<History>,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        store: Arc<dyn RemoteStore>,
+        runtime: IoRuntime,
+        layout: JobLayout,
+        writer: String,
+        retained: usize,
+        history: History,
+    ) -> Self {
+        Committer {
+            store,
+            runtime,
+            layout,
+            writer,
+            retained,
+            history: Mutex::new(history),
+        }
+    }
+
+    /// Held across requests where only the one snapshot under way asks for it.
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        // Each change of it is one call that cannot panic half-way.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses where another writer has taken over: where the job has a later snapshot than `own`, begun or complete, or an earlier one
+    /// complete that was not when this writer began, or that has a number which failed here.
+    ///
+    /// Two writers cannot miss each other: each makes its own number visible (by a manifest) before it looks here, and
+    /// looks again after its commit, before it deletes anything or reports success ([`retain`](super::retention::retain)). So of two
+    /// that overlap, the one with the higher number sees the other's commit here, or the other sees the higher number there, and fails.
+    pub(crate) fn refuse_overtaken(&self, own: u64, deadline: &Deadline) -> Result<()> {
+        let look = look_for_ids(self.store.clone(), self.layout.clone());
+        let ids = deadline.wait(&self.runtime, look)?;
+        let mut overtaken = ids
+            .iter()
+            .any(|id| *id > own && !self.history().is_own(*id));
+        let unfinished = self.history().unfinished();
+        for id in ids.into_iter().filter(|id| *id < own) {
+            let Some(begun_here) = unfinished.get(&id) else {
+                continue;
+            };
+            let look = look_under(self.store.clone(), self.layout.clone(), id);
+            let under = deadline.wait(&self.runtime, look)?;
+            overtaken |= match under.metadata {
+                None => false,
+                // A commit of this writer whose answer was lost is no other's.
+                Some(_) if *begun_here => {
+                    decode(&self.layout, id, under)?.metadata.writer != self.writer
+                }
+                Some(_) => true,
+            };
+        }
+        if overtaken {
+            self.history().overtaken(own);
+            return Err(Error::SnapshotConflict { id: own });
+        }
+        Ok(())
+    }
+
+    /// Notes objects that were of use and are not any more: deleted as soon as no retained snapshot needs them.
+    pub(crate) fn spare(&self, keys: impl IntoIterator<Item = Key>) {
+        self.history()
+            .spare(keys.into_iter().collect::<HashSet<_>>());
+    }
+}
