@@ -123,13 +123,11 @@ fn metadata_that_the_catalog_would_refuse_is_refused_before_anything_local_chang
         ("twice", |m| {
             m.subtasks[0].files[0].name = m.subtasks[0].files[1].name.clone()
         }),
-        ("twice", |m| {
+        ("two contents", |m| {
             m.subtasks[0].files[0].key = m.subtasks[0].files[1].key.clone()
         }),
-        ("twice", |m| {
-            let mut again = m.subtasks[0].files[0].clone();
-            again.name = "900000.sst".into();
-            m.subtasks[0].files.push(again);
+        ("two things", |m| {
+            m.subtasks[0].files[0].key = m.subtasks[0].manifest.key.clone()
         }),
         ("twice", |m| {
             let state = &mut m.subtasks[0];

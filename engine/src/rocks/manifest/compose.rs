@@ -16,8 +16,8 @@
 //! What RocksDB checks when it opens the result (`CheckConsistencyDetails` of `db/version_builder.cc`) holds: files of a
 //! level above 0 do not overlap, since ranges of parts do not. Files of level 0 are ordered by epoch number, and two of the
 //! same number must not overlap. Those of different parts do not, but a compaction inside level 0 may join them, under the
-//! smallest number of its inputs, to one that overlaps all of them: so where parts meet, every file of level 0 gets a
-//! number of its own, above those of the levels below. `db/import_column_family_job.cc` does the same for the same reason.
+//! smallest number of its inputs, to one that overlaps all of them: so where parts meet, every file of level 0 has a
+//! number of its own, as `db/import_column_family_job.cc` has it for the same reason.
 //! What RocksDB assigns next is above the largest that it finds (`RecoverEpochNumbers` of `db/version_set.cc`).
 //!
 //! The id of the database is that of the first source that has one: as when a snapshot is restored as it is. RocksDB writes
@@ -284,14 +284,15 @@ fn is_inside(file: &ManifestFile, parts: &[&Part]) -> bool {
         .any(|run| reach(file, run) == Reach::Inside)
 }
 
-/// Gives the files of level 0 epoch numbers of their own: see the module. Of one source, the order stays.
+/// Gives each file of level 0 an epoch number of its own: see the module. Of one source, the order stays. What was apart keeps its number,
+/// so that the parts of one state are known again however often they meet and part.
 fn renumber_level_0(kept: &mut [Kept]) {
     // The newest last; of files that are equally new, those of earlier parts first, since the sort is stable.
     kept.sort_by_key(|kept| (kept.file.level, age(kept.file)));
-    let max = kept.iter().map(|kept| kept.epoch).max().unwrap_or(0);
-    let upper = kept.iter_mut().filter(|kept| kept.file.level == 0);
-    for (kept, epoch) in upper.zip(max.saturating_add(1)..) {
-        kept.epoch = epoch;
+    let mut last = 0u64;
+    for kept in kept.iter_mut().filter(|kept| kept.file.level == 0) {
+        last = kept.epoch.max(last.saturating_add(1));
+        kept.epoch = last;
     }
 }
 

@@ -266,16 +266,19 @@ impl SubtaskState {
     /// Lengths and places: inside what they are a part of, and of a sum that there is.
     fn check_lengths(&self) -> Result<(), String> {
         let mut held: HashMap<u32, u64> = HashMap::new();
+        let mut tails = HashSet::new();
         for file in &self.files {
             if !self.holds_tail(file) {
                 return Err(format!("the tail of {} lies outside its object", file.name));
             }
-            if let Some((object, _)) = file.tail {
+            // A file that is there twice has one tail.
+            let tail = file.tail.filter(|tail| tails.insert((*tail, &*file.key)));
+            if let Some((object, _)) = tail {
                 let held = held.entry(object).or_default();
                 *held = held.saturating_add(file.tail_len());
-                let tails = &self.tails[object as usize]; // `holds_tail` found it
-                if *held > tails.len {
-                    return Err(format!("{} holds more tails than bytes", tails.key));
+                let of = &self.tails[object as usize]; // `holds_tail` found it
+                if *held > of.len {
+                    return Err(format!("{} holds more tails than bytes", of.key));
                 }
             }
         }
