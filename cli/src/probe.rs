@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite::{LoadPolicy, RocksDbOptions, StateBackend};
+use lazurite::{KeyGroupRange, LoadPolicy, Restore, RocksDbOptions, StateBackend};
 use lazurite_env::{
     IoRuntime,
     remote::{CountingStore, RemoteStore, sequential_round_trips},
@@ -29,6 +29,8 @@ pub struct ColdStart<'a> {
     pub job: &'a str,
     pub load: Load,
     pub rocksdb: RocksDbOptions,
+    /// The key groups of the subtask, and the snapshot that it comes back from; `None`: all of them, and the newest.
+    pub part: Option<(KeyGroupRange, u64)>,
 }
 
 /// What it took. Field names are the JSON document's.
@@ -61,14 +63,19 @@ impl ColdStart<'_> {
         remove_dir(self.dir)?;
         let store = Arc::new(CountingStore::new(self.store));
         store.start_recording();
-        let begun = Instant::now();
-        let backend = StateBackend::builder(self.dir)
+        let mut builder = StateBackend::builder(self.dir)
             .remote_store(store.clone())
             .io_runtime(self.runtime.clone())
             .job(self.job)
             .load_policy(LoadPolicy::from(self.load))
-            .rocksdb(self.rocksdb)
-            .open()?;
+            .rocksdb(self.rocksdb);
+        if let Some((range, id)) = self.part {
+            builder = builder
+                .key_group_range(range)
+                .restore(Restore::Snapshot(id));
+        }
+        let begun = Instant::now();
+        let backend = builder.open()?;
         let open = begun.elapsed();
         let begun_by_open = store.snapshot().total();
         first_read(&backend)?;

@@ -121,6 +121,7 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
             job: &shape.job(),
             load,
             rocksdb: shape.rocksdb(),
+            part: None,
         };
         runs.push(measure(cold_start, load, &shape)?);
         scene.clear()?;

@@ -6,6 +6,7 @@ pub mod download;
 pub mod points;
 pub mod process;
 pub mod reads;
+pub mod rescale;
 pub mod scan;
 pub mod scene;
 pub mod shape;
@@ -26,6 +27,8 @@ pub enum Command {
     Points(points::Args),
     /// Records processed straight after a restore, from the begin of the open on: lazy against eager and all local.
     Process(process::Args),
+    /// How soon state is back for another parallelism, and what the first snapshot after that costs.
+    Rescale(rescale::Args),
     /// Iterators over remote state: their share of the link, and what they fetch for nothing.
     Scan(scan::Args),
     /// What a snapshot, a restore and cold reads cost on each of some stores, in one run.
@@ -40,6 +43,7 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
         Command::Download(args) => download::run(args, format),
         Command::Points(args) => points::run(args, format),
         Command::Process(args) => process::run(args, format),
+        Command::Rescale(args) => rescale::run(args, format),
         Command::Scan(args) => scan::run(args, format),
         Command::Stores(args) => stores::run(args, format),
     }

@@ -1,7 +1,10 @@
 //! What the benches share: where the state and its snapshot are kept, backends on an empty disk behind a simulated link, and
 //! several threads that do the same.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use lazurite::{
     LoadPolicy, SnapshotStore, StateBackend, StateBackendBuilder, snapshot::SnapshotMetadata,
@@ -44,6 +47,11 @@ impl Scene {
             runtime,
             work_dir,
         })
+    }
+
+    /// What runs may leave beside them.
+    pub fn work_dir(&self) -> &Path {
+        &self.work_dir
     }
 
     /// Where states are built.

@@ -149,6 +149,7 @@ fn measure(
             job: JOB,
             load,
             rocksdb: shape.rocksdb(),
+            part: None,
         }
         .run(|backend| reads::read_one(&shape::table(backend)?, shape.values() / 2, shape))
     };

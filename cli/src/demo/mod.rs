@@ -268,6 +268,7 @@ impl Story<'_> {
                 job,
                 load,
                 rocksdb: rocksdb.clone(),
+                part: None,
             };
             let started = cold_start.run(&first_read)?;
             let bytes = started.backend.restored().map_or(0, |report| report.bytes);
