@@ -24,6 +24,9 @@ use tracing::Span;
 
 use super::{error, figures::Work};
 
+/// What RocksDB calls the end of work behind when the database is closed.
+const SHUTDOWN: &str = "Shutdown in progress";
+
 /// `BackgroundErrorReason` of RocksDB's `listener.h`, in its order.
 const REASONS: [&str; 8] = [
     "flush",
@@ -192,6 +195,9 @@ unsafe extern "C" fn background_error(
         let Some(message) = message else {
             return;
         };
+        if message.starts_with(SHUTDOWN) {
+            return; // the backend is being closed, and what was cut short is of no more use
+        }
         let operation = REASONS
             .get(reason as usize)
             .copied()
