@@ -8,11 +8,14 @@ use std::{
 
 use lazurite::{
     Codec, CompletedSnapshot, Coordinator, Error, KeyGroupRange, LoadPolicy, MapStateDescriptor,
-    Postcard, Restore, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
+    Postcard, Restore, Result, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
     StateBackendBuilder, Subtask, ValueStateDescriptor,
     key_groups::{assign_to_key_group, range_for_operator},
 };
-use lazurite_env::remote::{CountingStore, MemoryStore};
+use lazurite_env::{
+    Effect, ErrorKind, FaultPlan, Op,
+    remote::{CountingStore, FaultStore, MemoryStore},
+};
 use lazurite_tests::rig::{RUNTIME, fast_tempdir, tiny};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
@@ -81,7 +84,7 @@ fn check(backend: &StateBackend, model: &Model) {
         .filter(|(key, _)| range.contains(group(**key)))
         .map(|(key, value)| (*key, value.clone()))
         .collect();
-    let found: Model = counts.iter().unwrap().map(Result::unwrap).collect();
+    let found: Model = counts.iter().unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(found.len(), expected.len(), "of {range}");
     assert_eq!(found, expected);
     let keys: Vec<u32> = (0..4_000).filter(|k| range.contains(group(*k))).collect();
@@ -231,6 +234,10 @@ impl Running {
     }
 
     fn begin(&self) -> u64 {
+        self.try_begin().unwrap()
+    }
+
+    fn try_begin(&self) -> Result<u64> {
         let subtasks: Vec<Subtask> = self
             .backends
             .iter()
@@ -239,9 +246,16 @@ impl Running {
                 key_group_range: backend.key_group_range(),
             })
             .collect();
-        self.coordinator
-            .begin(&subtasks, SnapshotOptions::new())
-            .unwrap()
+        self.coordinator.begin(&subtasks, SnapshotOptions::new())
+    }
+
+    fn try_snapshot(&self) -> Result<()> {
+        let id = self.try_begin()?;
+        for (backend, _) in &self.backends {
+            let part = backend.snapshot_part(id, SnapshotOptions::new())?.wait()?;
+            self.coordinator.acknowledge(part)?;
+        }
+        Ok(())
     }
 
     fn snapshot(&self) -> CompletedSnapshot {
@@ -389,4 +403,58 @@ fn the_coordinator_before_completes_nothing_any_more() {
         new.each(|backend| check(backend, &model));
     }
     Running::start(&store, 1, LoadPolicy::Eager).each(|backend| check(backend, &model));
+}
+
+#[test]
+fn a_request_that_fails_leaves_the_snapshot_before_or_the_whole_new_one() {
+    let base = MemoryStore::new();
+    let old = written(&CountingStore::new(Arc::new(base.clone())));
+    let faults = [
+        Effect::Fail(ErrorKind::PermissionDenied),
+        Effect::Fail(ErrorKind::Unavailable),
+        Effect::FailAfter(ErrorKind::Unavailable),
+    ];
+    let (mut failed, mut completed) = (0, 0);
+    for effect in faults {
+        for i in 0.. {
+            let inner = base.fork();
+            let plan = FaultPlan::new();
+            plan.disable();
+            let broken = FaultStore::new(Arc::new(inner.clone()), plan.clone());
+            let broken = CountingStore::new(Arc::new(broken));
+            let running = Running::start(&broken, 2, LoadPolicy::OnDemand);
+            let before = running.coordinator.latest().unwrap().id;
+            let mut new = old.clone();
+            running.each(|backend| write(backend, &mut new, 0..300, 50));
+            plan.set_filter(|op: Op| op.is_remote(), "");
+            plan.fail_nth(i, effect);
+            plan.enable();
+            let result = running.try_snapshot();
+            plan.disable();
+            let injected = plan.injected() > 0;
+            assert!(injected || result.is_ok(), "{result:?}");
+            drop(running);
+            let store = CountingStore::new(Arc::new(inner.clone()));
+            let again = Running::start(&store, 3, LoadPolicy::Eager);
+            let is_new = again.coordinator.latest().unwrap().id > before;
+            assert!(
+                is_new || result.is_err(),
+                "fault {i}: what was acknowledged is gone"
+            );
+            let model = if is_new { &new } else { &old };
+            again.each(|backend| check(backend, model));
+            again.snapshot();
+            check_store(&inner);
+            failed += u32::from(result.is_err());
+            completed += u32::from(is_new);
+            if !injected {
+                assert!(i > 5, "{i} requests are too few for a snapshot");
+                break;
+            }
+        }
+    }
+    assert!(
+        failed > 5 && completed > 0,
+        "{failed} failed, {completed} completed"
+    );
 }
