@@ -6,6 +6,7 @@ mod metrics;
 mod points;
 mod process;
 mod readme;
+mod rescale;
 mod scan;
 mod stores;
 mod story;
