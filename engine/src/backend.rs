@@ -101,6 +101,7 @@ impl StateBackend {
             path: union.db_dir().to_owned(),
             env: rocks_env.env().clone(),
             options: options.rocksdb.clone(),
+            key_groups: options.key_groups,
             wal: options.durability == Durability::Wal,
             columns: columns(&rocks_env, &union, &prepared)?,
             create_if_missing: true,

@@ -2,12 +2,13 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "cached_blocks.cc",
     "entries.cc",
     "file_reads.cc",
     "file_system.cc",
     "local_files.cc",
+    "partitioner.cc",
     "random_file.cc",
     "rocksdb_env.cc",
     "sst_info.cc",

@@ -40,6 +40,8 @@ pub(crate) struct DbConfig {
     pub env: Env,
     /// The user's settings; validated by [`Db::open`].
     pub options: RocksDbOptions,
+    /// How many key groups the job has. Every key begins with its own, two bytes in big-endian order.
+    pub key_groups: u16,
     /// `true`: every write goes through the WAL. `false`: none does. All flushes are atomic over all columns in any case.
     pub wal: bool,
     /// Column families to open; those that the database has must all be here ([`Db::stored_columns`]), others are created.
@@ -87,7 +89,9 @@ impl Db {
         let name = config.path.display().to_string();
         let cache = Cache::new_hyper_clock_cache(config.options.block_cache_bytes, 0);
         let work = Arc::<Work>::default();
-        let column_options = rocksdb_options(&config.options, &config.env, &cache, &work);
+        let (groups, env) = (config.key_groups, &config.env);
+        let column_options = rocksdb_options(&config.options, groups, env, &cache, &work)
+            .map_err(|message| error::from_message("open", &name, message))?;
         let mut options = column_options.clone();
         options.create_if_missing(config.create_if_missing);
         let columns: BTreeSet<String> = config

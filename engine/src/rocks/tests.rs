@@ -27,6 +27,7 @@ pub(crate) fn config(path: &Path, wal: bool, columns: &[&str]) -> DbConfig {
             block_bytes: 1 << 10,
             ..Default::default()
         },
+        key_groups: 128,
         wal,
         columns: columns.iter().map(|c| c.to_string()).collect(),
         create_if_missing: true,

@@ -5,6 +5,7 @@ mod entries;
 mod heat;
 mod lifetime;
 mod native;
+mod partitioner;
 mod remote;
 mod sst;
 mod support;
