@@ -2,8 +2,9 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "cached_blocks.cc",
+    "clip.cc",
     "entries.cc",
     "file_reads.cc",
     "file_system.cc",

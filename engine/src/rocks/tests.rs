@@ -29,7 +29,7 @@ pub(crate) fn config(path: &Path, wal: bool, columns: &[&str]) -> DbConfig {
         },
         key_groups: 128,
         wal,
-        columns: columns.iter().map(|c| c.to_string()).collect(),
+        columns: columns.iter().map(|c| (c.to_string(), None)).collect(),
         create_if_missing: true,
         remote_files: Arc::new(|| 0),
         read_ahead: None,

@@ -203,4 +203,12 @@ void lz_entries_free(lz_entries* entries) noexcept;
 // Has compactions of the columns of `options` cut their files between key groups. 1, or 0 where memory ran out.
 uint8_t lz_cut_at_key_groups(rocksdb_options_t* options, uint16_t key_groups, uint64_t enough_bytes) noexcept;
 
+// Whether compactions of a column leave out what is outside its key groups.
+typedef struct lz_clip lz_clip;
+
+// For the columns of `options`, and switched on. Null where memory ran out.
+lz_clip* lz_clip_install(rocksdb_options_t* options, uint16_t first, uint16_t last) noexcept;
+void lz_clip_set(const lz_clip* clip, uint8_t on) noexcept;
+void lz_clip_free(lz_clip* clip) noexcept;
+
 }  // extern "C"

@@ -11,14 +11,9 @@
 #include <string>
 
 #include "abi.h"
-#include "rocksdb/options.h"
+#include "key_groups.h"
 #include "rocksdb/sst_partitioner.h"
 #include "rocksdb/utilities/object_registry.h"
-
-// As RocksDB's db/c.cc has it in 11.8.1.
-struct rocksdb_options_t {
-  ROCKSDB_NAMESPACE::Options rep;
-};
 
 namespace {
 
@@ -42,11 +37,6 @@ struct Cuts {
   }
 };
 
-uint32_t KeyGroup(const Slice& key) {
-  const auto byte = [&](size_t i) { return i < key.size() ? static_cast<uint8_t>(key[i]) : uint8_t{0}; };
-  return uint32_t{byte(0)} << 8 | byte(1);
-}
-
 class Partitioner final : public SstPartitioner {
  public:
   explicit Partitioner(Cuts cuts) : cuts_(cuts) {}
@@ -54,8 +44,8 @@ class Partitioner final : public SstPartitioner {
   const char* Name() const override { return kName; }
 
   PartitionerResult ShouldPartition(const PartitionerRequest& request) override {
-    const uint32_t before = KeyGroup(*request.prev_user_key);
-    const uint32_t group = KeyGroup(*request.current_user_key);
+    const uint32_t before = lazurite::KeyGroup(*request.prev_user_key);
+    const uint32_t group = lazurite::KeyGroup(*request.current_user_key);
     if (before == group) [[likely]] {
       return ROCKSDB_NAMESPACE::kNotRequired;
     }

@@ -28,6 +28,7 @@
 mod abi;
 mod cached_blocks;
 mod cause;
+mod clip;
 mod entries;
 mod env;
 mod file_reads;
@@ -38,6 +39,7 @@ mod sst_info;
 
 pub use cached_blocks::{CachedBlock, cached_blocks};
 pub use cause::cause;
+pub use clip::Clip;
 pub use entries::{Entries, Span};
 pub use file_reads::file_reads;
 pub use partitioner::cut_at_key_groups;

@@ -1,6 +1,7 @@
 //! MANIFESTs that RocksDB wrote are read here, and those that are written here are opened by RocksDB, with the options of
 //! production and small files.
 
+mod clipped;
 mod composed;
 mod damage;
 mod numbers;
