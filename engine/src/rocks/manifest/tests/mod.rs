@@ -57,7 +57,7 @@ fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
         into: 0,
         keep,
     };
-    let composed = compose(&[manifest.clone()], &["a".into()], &[part], own, |_, _| {
+    let composed = compose(std::slice::from_ref(manifest), &["a".into()], &[part], own, |_, _| {
         None
     });
     composed.unwrap().files.iter().any(|file| file.straddles)
