@@ -1,7 +1,7 @@
 //! The thread that gets rid of what table files hold beyond the key groups of a backend that was restored for fewer.
 //!
 //! It begins once every file is local, so that it never fetches one, and rewrites one file at a time in its level, from the last level
-//! up. It rests after each for as long as that took. It ends when no file reaches beyond any more, or with the backend.
+//! up, where the disk has room for it twice. It rests after each for as long as that took. It ends when no file reaches beyond any more, or with the backend.
 //!
 //! A rewrite that fails is tried again some times and then given up, until the next open: nothing depends on it.
 
@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::Error as EnvError;
+use lazurite_env::{Env, Error as EnvError};
 use lazurite_tiering::UnionEnv;
 
 use crate::{
@@ -128,6 +128,14 @@ fn run(db: &Db, union: &UnionEnv, stop: &Stop) {
             rest = IDLE;
             continue;
         };
+        // A disk that is full by this would be an error of the whole database.
+        if union
+            .free_space(union.db_dir())
+            .is_ok_and(|free| free / 2 < file.len)
+        {
+            rest = IDLE;
+            continue;
+        }
         let begun = Instant::now();
         rest = match db.rewrite(file) {
             Ok(true) => begun.elapsed().min(REST),

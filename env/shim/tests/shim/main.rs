@@ -1,6 +1,7 @@
 //! One binary, since each one links RocksDB.
 
 mod causes;
+mod clip;
 mod entries;
 mod heat;
 mod lifetime;

@@ -57,9 +57,13 @@ fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
         into: 0,
         keep,
     };
-    let composed = compose(std::slice::from_ref(manifest), &["a".into()], &[part], own, |_, _| {
-        None
-    });
+    let composed = compose(
+        std::slice::from_ref(manifest),
+        &["a".into()],
+        &[part],
+        own,
+        |_, _| None,
+    );
     composed.unwrap().files.iter().any(|file| file.straddles)
 }
 
