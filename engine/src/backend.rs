@@ -21,11 +21,12 @@ use crate::{
         Durability, StateBackendBuilder, check_cache_bytes, check_disk_budget_bytes,
         check_transfer_rate,
     },
+    clip::Clipper,
     directory::Directory,
     key_groups::KeyGroupRange,
     metrics::{self, PhaseClock},
     open::{Prepared, prepare, with_elapsed},
-    rocks::{Columns, Db, DbConfig},
+    rocks::{ClipProgress, Columns, Db, DbConfig},
     snapshot::{
         Capture, Deadline, Job, PendingSnapshot, SnapshotOptions, SubtaskHandle,
         context::{Context, Settings},
@@ -56,6 +57,7 @@ const MAX_PARTS: usize = 16;
 /// [`Error::Closed`], and keep the directory locked until they are dropped too.
 pub struct StateBackend {
     // Dropped in this order: the database before the files below it, the directory's lock last.
+    clipper: Option<Clipper>,
     running: Mutex<Option<Running>>,
     tables: Mutex<Tables>,
     /// The files of parts of snapshots that are not known to be complete, by the snapshots' numbers.
@@ -108,14 +110,16 @@ impl StateBackend {
             path: union.db_dir().to_owned(),
             env: rocks_env.env().clone(),
             options: options.rocksdb.clone(),
+            key_groups: options.key_groups,
             wal: options.durability == Durability::Wal,
-            columns: columns(&rocks_env, &union, &prepared)?,
+            columns: columns(&rocks_env, &union, &prepared, options.key_groups)?,
             create_if_missing: true,
             remote_files: Arc::new(move || counted.remote_files()),
             read_ahead: Some(Arc::new(move |plan| ahead.read_ahead(plan))),
             lock: Some(prepared.directory.lock()),
         })?;
         phases.ended("database");
+        let clipper = Clipper::start(&db, &union)?;
         if options.load_policy == LoadPolicy::Lazy && union.remote_files() > 0 {
             union.download().start_after(FIRST_READS)?;
         }
@@ -146,6 +150,7 @@ impl StateBackend {
             restored: report.clone(),
         });
         Ok(StateBackend {
+            clipper,
             running: Mutex::new(None),
             tables: Mutex::new(prepared.tables),
             parts: Arc::default(),
@@ -425,6 +430,13 @@ impl StateBackend {
         self.union.download()
     }
 
+    /// How much is left to clip: files that hold state of other key groups too, since the backend was restored for fewer than they were
+    /// written for. Once every file is local, they are rewritten without it, one at a time and behind everything else; never under
+    /// [`LoadPolicy::OnDemand`] with remote files, and not while a disk budget keeps files remote. Cheap.
+    pub fn clip_progress(&self) -> ClipProgress {
+        self.context.db.clip_progress()
+    }
+
     /// Blocks until every file is on the local disk; starts the download where it has not been.
     ///
     /// # Errors
@@ -532,20 +544,30 @@ fn load_what_fits(options: &StateBackendBuilder, union: &UnionEnv) -> Result<()>
     }
 }
 
-/// The columns to open: those of the tables. A kept directory may have more, created by a process that died, so its
-/// MANIFEST is asked; after a restore the metadata knows them all, since a table is recorded before its column is created.
-fn columns(env: &RocksEnv, union: &UnionEnv, prepared: &Prepared) -> Result<Vec<String>> {
-    let mut columns: Vec<String> = prepared
+/// The columns to open: those of the tables, with their key groups where these are not all `key_groups`. A kept directory may have more,
+/// created by a process that died, so its MANIFEST is asked; after a restore the metadata knows them all, since a table is recorded
+/// before its column is created.
+fn columns(
+    env: &RocksEnv,
+    union: &UnionEnv,
+    prepared: &Prepared,
+    key_groups: u16,
+) -> Result<Vec<(String, Option<KeyGroupRange>)>> {
+    let all = KeyGroupRange::all(key_groups)?;
+    let mut columns: Vec<_> = prepared
         .tables
         .columns
         .iter()
-        .map(|column| column.column.clone())
+        .map(|column| {
+            let range = column.key_group_range;
+            (column.column.clone(), (range != all).then_some(range))
+        })
         .collect();
     if prepared.kept {
-        columns.extend(Db::stored_columns(env.env(), union.db_dir())?);
+        // Those that are there already stay as they are.
+        let stored = Db::stored_columns(env.env(), union.db_dir())?;
+        columns.extend(stored.into_iter().map(|column| (column, None)));
     }
-    columns.sort_unstable();
-    columns.dedup();
     Ok(columns)
 }
 
@@ -565,7 +587,11 @@ impl Drop for StateBackend {
         self.union.download().stop();
         self.union.stop_demotions();
         metrics::leave(self.metrics_id);
+        if let Some(clipper) = &self.clipper {
+            clipper.stop();
+        }
         self.context.db.close();
+        self.clipper = None; // it has nothing of the directory any more
     }
 }
 

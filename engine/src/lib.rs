@@ -19,6 +19,7 @@
 
 mod backend;
 mod builder;
+mod clip;
 mod codec;
 mod coordinator;
 mod directory;
@@ -42,6 +43,7 @@ pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};
 pub use options::{Compression, RocksDbOptions};
 pub use restore::RestoreReport;
+pub use rocks::ClipProgress;
 pub use snapshot::{
     PendingSnapshot, SnapshotOptions, SnapshotReport, SnapshotStore, SubtaskHandle,
 };

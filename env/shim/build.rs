@@ -2,12 +2,14 @@
 
 use std::{env, path::PathBuf};
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 12] = [
     "cached_blocks.cc",
+    "clip.cc",
     "entries.cc",
     "file_reads.cc",
     "file_system.cc",
     "local_files.cc",
+    "partitioner.cc",
     "random_file.cc",
     "rocksdb_env.cc",
     "sst_info.cc",

@@ -92,6 +92,8 @@ metrics! {
     DISK_BUDGET_BYTES: Gauge "lazurite_disk_budget_bytes" ["backend"] "What table files and chunk cache may take of it together; not there without a disk budget";
     DISK_OVER_BYTES: Gauge "lazurite_disk_over_bytes" ["backend"] "What table files take beyond that: no complete snapshot holds them yet, or they could not be demoted; not there without a disk budget";
     DISK_FREE_BYTES: Gauge "lazurite_local_disk_free_bytes" ["backend"] "What is free on the disk of the local directory";
+    CLIP_FILES: Gauge "lazurite_clip_files" ["backend"] "Table files that hold state of other key groups too and are yet to be rewritten without it";
+    CLIP_BYTES: Gauge "lazurite_clip_bytes" ["backend"] "Their bytes";
 
     SNAPSHOTS: Counter "lazurite_snapshots_total" ["backend" "result"] "Snapshots that have ended: complete, failed, aborted";
     SNAPSHOTS_RUNNING: Gauge "lazurite_snapshots_running" ["backend"] "Snapshots under way";

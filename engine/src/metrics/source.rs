@@ -139,6 +139,9 @@ impl Source {
         sheet.put(&m::DEMOTIONS, &[job], union.demotions);
         sheet.put(&m::DEMOTED_BYTES, &[job], union.demoted_bytes);
         sheet.put(&m::DEMOTION_FAILURES, &[job], union.demotion_failures);
+        let clip = self.db.clip_progress();
+        sheet.put(&m::CLIP_FILES, &[job], clip.files_left);
+        sheet.put(&m::CLIP_BYTES, &[job], clip.bytes_left);
         if union.disk_budget_bytes < u64::MAX {
             sheet.put(&m::DISK_TABLE_BYTES, &[job], union.table_bytes);
             sheet.put(&m::DISK_BUDGET_BYTES, &[job], union.disk_budget_bytes);

@@ -18,6 +18,7 @@ use rocksdb::{
 use super::{
     ahead::{BeginReadAhead, Orders},
     batch::Batch,
+    clip::Clips,
     column::Column,
     error,
     figures::Work,
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
+    key_groups::KeyGroupRange,
     options::RocksDbOptions,
 };
 
@@ -40,10 +42,13 @@ pub(crate) struct DbConfig {
     pub env: Env,
     /// The user's settings; validated by [`Db::open`].
     pub options: RocksDbOptions,
+    /// How many key groups the job has. Every key begins with its own, two bytes in big-endian order.
+    pub key_groups: u16,
     /// `true`: every write goes through the WAL. `false`: none does. All flushes are atomic over all columns in any case.
     pub wal: bool,
-    /// Column families to open; those that the database has must all be here ([`Db::stored_columns`]), others are created.
-    pub columns: Vec<String>,
+    /// Column families to open; those that the database has must all be here ([`Db::stored_columns`]), others are created. With the key
+    /// groups of those whose files may hold others too, which nobody ever reads.
+    pub columns: Vec<(String, Option<KeyGroupRange>)>,
     /// Creates the database where there is none; else that is an error.
     pub create_if_missing: bool,
     /// How many of the database's files are not on the local disk. Asked for each `multi_get` and each iterator: must be
@@ -72,6 +77,7 @@ pub(crate) struct Db {
     /// Bytes of a data block.
     pub(super) block_bytes: u64,
     pub(super) column_options: Options,
+    pub(super) clips: Clips,
     name: String,
     /// Names; also serialises creating.
     columns: Mutex<BTreeSet<String>>,
@@ -87,19 +93,29 @@ impl Db {
         let name = config.path.display().to_string();
         let cache = Cache::new_hyper_clock_cache(config.options.block_cache_bytes, 0);
         let work = Arc::<Work>::default();
-        let column_options = rocksdb_options(&config.options, &config.env, &cache, &work);
+        let (groups, env) = (config.key_groups, &config.env);
+        let column_options = rocksdb_options(&config.options, groups, env, &cache, &work)
+            .map_err(|message| error::from_message("open", &name, message))?;
         let mut options = column_options.clone();
         options.create_if_missing(config.create_if_missing);
-        let columns: BTreeSet<String> = config
-            .columns
-            .into_iter()
-            .filter(|column| column != DEFAULT_COLUMN)
-            .collect();
-        let descriptors = columns
-            .iter()
-            .map(String::as_str)
-            .chain([DEFAULT_COLUMN])
-            .map(|column| ColumnFamilyDescriptor::new(column, column_options.clone()));
+        let (mut columns, mut clips) = (BTreeSet::new(), Clips::default());
+        let mut descriptors = vec![ColumnFamilyDescriptor::new(
+            DEFAULT_COLUMN,
+            column_options.clone(),
+        )];
+        for (column, range) in config.columns {
+            if column == DEFAULT_COLUMN || columns.contains(&column) {
+                continue;
+            }
+            let mut options = column_options.clone();
+            if let Some(range) = range {
+                clips
+                    .add(&column, range, &mut options)
+                    .map_err(|message| error::from_message("open", &name, message))?;
+            }
+            descriptors.push(ColumnFamilyDescriptor::new(&column, options));
+            columns.insert(column);
+        }
         let db = DB::open_cf_descriptors(&options, &config.path, descriptors)
             .map_err(|e| error::map("open", &name, e))?;
 
@@ -122,6 +138,7 @@ impl Db {
             orders: Orders::default(),
             block_bytes: config.options.block_bytes as u64,
             column_options,
+            clips,
             name,
             columns: Mutex::new(columns),
             closed: AtomicBool::new(false),

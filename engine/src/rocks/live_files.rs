@@ -215,7 +215,7 @@ fn kind(number: c_int) -> LiveFileKind {
 }
 
 /// Runs a call of the C API and takes the message that it may leave.
-fn checked(call: impl FnOnce(*mut *mut c_char)) -> Result<(), String> {
+pub(super) fn checked(call: impl FnOnce(*mut *mut c_char)) -> Result<(), String> {
     let mut error: *mut c_char = ptr::null_mut();
     call(&mut error);
     if error.is_null() {

@@ -13,6 +13,7 @@
 
 mod ahead;
 mod batch;
+mod clip;
 mod cold;
 mod column;
 mod columns;
@@ -29,6 +30,8 @@ mod pool;
 pub(crate) mod tests;
 
 pub(crate) use batch::Batch;
+pub use clip::ClipProgress;
+pub(crate) use clip::Straddler;
 pub(crate) use column::Value;
 pub(crate) use columns::Columns;
 pub(crate) use cursor::Cursor;

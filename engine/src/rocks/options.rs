@@ -20,13 +20,15 @@ use crate::options::{Compression, RocksDbOptions};
 /// the same bytes in the wrong place.
 const TABLE_FORMAT_VERSION: i32 = 7;
 
-/// Options of the database and of every column in it. What it does behind the writers is added to `work`.
+/// Options of the database and of every column in it. Its keys begin with one of `key_groups`. What it does behind the writers is added
+/// to `work`. Fails where memory has run out.
 pub(super) fn rocksdb_options(
     options: &RocksDbOptions,
+    key_groups: u16,
     env: &Env,
     cache: &Cache,
     work: &Arc<Work>,
-) -> Options {
+) -> Result<Options, String> {
     let mut o = Options::default();
     o.set_env(env);
     o.create_missing_column_families(true);
@@ -57,6 +59,8 @@ pub(super) fn rocksdb_options(
     o.set_write_buffer_size(options.write_buffer_bytes);
     o.set_max_write_buffer_number(count(options.write_buffers));
     o.set_target_file_size_base(options.target_file_bytes);
+    // Files end with key groups, so that few reach beyond what a restore takes of them.
+    lazurite_env_rocksdb::cut_at_key_groups(&mut o, key_groups, options.target_file_bytes / 2)?;
     o.set_max_bytes_for_level_base(options.level_base_bytes);
     o.set_level_compaction_dynamic_level_bytes(true); // bounds the space that stale versions take
     o.set_compression_type(compression(options.compression));
@@ -64,7 +68,7 @@ pub(super) fn rocksdb_options(
         o.set_bottommost_compression_type(compression(bottommost));
     }
     o.set_block_based_table_factory(&table_options(options, cache));
-    o
+    Ok(o)
 }
 
 fn table_options(options: &RocksDbOptions, cache: &Cache) -> BlockBasedOptions {

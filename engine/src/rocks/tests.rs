@@ -27,8 +27,9 @@ pub(crate) fn config(path: &Path, wal: bool, columns: &[&str]) -> DbConfig {
             block_bytes: 1 << 10,
             ..Default::default()
         },
+        key_groups: 128,
         wal,
-        columns: columns.iter().map(|c| c.to_string()).collect(),
+        columns: columns.iter().map(|c| (c.to_string(), None)).collect(),
         create_if_missing: true,
         remote_files: Arc::new(|| 0),
         read_ahead: None,

@@ -33,6 +33,7 @@ typedef struct {
 } lz_local_reads;
 typedef struct rocksdb_env_t rocksdb_env_t;
 typedef struct rocksdb_t rocksdb_t;
+typedef struct rocksdb_options_t rocksdb_options_t;
 typedef struct rocksdb_column_family_handle_t rocksdb_column_family_handle_t;
 
 // What C++ has to tell apart; the whole error is found again by its token.
@@ -198,5 +199,16 @@ uint8_t lz_entries_next(lz_entries* entries, lz_entry* entry) noexcept;
 // Gives the sink the text of the error; nothing where there is none. What the sink answers is of no interest.
 void lz_entries_error(const lz_entries* entries, void* context, lz_sink sink) noexcept;
 void lz_entries_free(lz_entries* entries) noexcept;
+
+// Has compactions of the columns of `options` cut their files between key groups. 1, or 0 where memory ran out.
+uint8_t lz_cut_at_key_groups(rocksdb_options_t* options, uint16_t key_groups, uint64_t enough_bytes) noexcept;
+
+// Whether compactions of a column leave out what is outside its key groups.
+typedef struct lz_clip lz_clip;
+
+// For the columns of `options`, and switched on. Null where memory ran out.
+lz_clip* lz_clip_install(rocksdb_options_t* options, uint16_t first, uint16_t last) noexcept;
+void lz_clip_set(const lz_clip* clip, uint8_t on) noexcept;
+void lz_clip_free(lz_clip* clip) noexcept;
 
 }  // extern "C"

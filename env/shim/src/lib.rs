@@ -28,16 +28,20 @@
 mod abi;
 mod cached_blocks;
 mod cause;
+mod clip;
 mod entries;
 mod env;
 mod file_reads;
 mod files;
+mod partitioner;
 mod rocksdb_env;
 mod sst_info;
 
 pub use cached_blocks::{CachedBlock, cached_blocks};
 pub use cause::cause;
+pub use clip::Clip;
 pub use entries::{Entries, Span};
 pub use file_reads::file_reads;
+pub use partitioner::cut_at_key_groups;
 pub use rocksdb_env::{LocalFiles, LocalReads, RocksEnv, rocksdb_env};
 pub use sst_info::{SstInfo, sst_info};

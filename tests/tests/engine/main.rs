@@ -5,6 +5,7 @@ mod batches;
 mod budget;
 mod budget_edges;
 mod cache;
+mod clip;
 mod costs;
 mod downloads;
 mod faults;

@@ -25,7 +25,7 @@ const GROUPS: u16 = 32;
 static COUNTS: ValueStateDescriptor<u32, String> = ValueStateDescriptor::new("counts");
 static CLICKS: MapStateDescriptor<u32, u32, String> = MapStateDescriptor::new("clicks");
 
-type Model = BTreeMap<u32, String>;
+pub(super) type Model = BTreeMap<u32, String>;
 
 fn group(key: u32) -> u16 {
     let mut bytes = Vec::new();
@@ -37,7 +37,11 @@ fn text(key: u32, version: u32) -> String {
     format!("{version}-{key:-<60}")
 }
 
-fn builder(dir: &Path, store: &CountingStore, range: KeyGroupRange) -> StateBackendBuilder {
+pub(super) fn builder(
+    dir: &Path,
+    store: &CountingStore,
+    range: KeyGroupRange,
+) -> StateBackendBuilder {
     tiny(dir)
         .remote_store(Arc::new(store.clone()))
         .key_groups(GROUPS)
@@ -46,7 +50,7 @@ fn builder(dir: &Path, store: &CountingStore, range: KeyGroupRange) -> StateBack
         .rocksdb(options(true))
 }
 
-fn options(auto_compactions: bool) -> RocksDbOptions {
+pub(super) fn options(auto_compactions: bool) -> RocksDbOptions {
     RocksDbOptions {
         write_buffer_bytes: 64 << 10,
         target_file_bytes: 64 << 10,
@@ -58,7 +62,12 @@ fn options(auto_compactions: bool) -> RocksDbOptions {
 }
 
 /// Writes `keys` of the backend's range, in both tables, and removes every seventh.
-fn write(backend: &StateBackend, model: &mut Model, keys: std::ops::Range<u32>, version: u32) {
+pub(super) fn write(
+    backend: &StateBackend,
+    model: &mut Model,
+    keys: std::ops::Range<u32>,
+    version: u32,
+) {
     let range = backend.key_group_range();
     let counts = backend.value_state(&COUNTS).unwrap();
     let clicks = backend.map_state(&CLICKS).unwrap();
@@ -76,7 +85,7 @@ fn write(backend: &StateBackend, model: &mut Model, keys: std::ops::Range<u32>, 
 }
 
 /// All that the backend holds is what `model` has of its range: by key, by iteration, many at once.
-fn check(backend: &StateBackend, model: &Model) {
+pub(super) fn check(backend: &StateBackend, model: &Model) {
     let range = backend.key_group_range();
     let counts = backend.value_state(&COUNTS).unwrap();
     let expected: Model = model
@@ -110,7 +119,7 @@ fn all() -> KeyGroupRange {
 }
 
 /// A job of one backend, with files of several levels.
-fn written(store: &CountingStore) -> Model {
+pub(super) fn written(store: &CountingStore) -> Model {
     let dir = fast_tempdir();
     let backend = builder(dir.path(), store, all()).open().unwrap();
     let mut model = Model::new();

@@ -1,6 +1,7 @@
 //! MANIFESTs that RocksDB wrote are read here, and those that are written here are opened by RocksDB, with the options of
 //! production and small files.
 
+mod clipped;
 mod composed;
 mod damage;
 mod numbers;
@@ -56,9 +57,13 @@ fn straddles(manifest: &Manifest, column: &str, keep: (u16, u16)) -> bool {
         into: 0,
         keep,
     };
-    let composed = compose(&[manifest.clone()], &["a".into()], &[part], own, |_, _| {
-        None
-    });
+    let composed = compose(
+        std::slice::from_ref(manifest),
+        &["a".into()],
+        &[part],
+        own,
+        |_, _| None,
+    );
     composed.unwrap().files.iter().any(|file| file.straddles)
 }
 
