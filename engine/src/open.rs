@@ -162,16 +162,18 @@ fn choose(
     layout: &JobLayout,
     newest: Option<(u64, Result<Found>)>,
 ) -> Result<Option<Found>> {
+    let missing = |id| Error::SnapshotNotFound {
+        job: options.job.clone(),
+        id,
+    };
     match options.restore {
         Restore::Latest => newest.map(|(_, found)| found).transpose(),
         Restore::Snapshot(id) => match newest {
             Some((newest, found)) if newest == id => found.map(Some),
             _ => match load(store, runtime, layout, id) {
+                Ok(found) if found.metadata.is_fence() => Err(missing(id)),
                 Ok(found) => Ok(Some(found)),
-                Err(error) if is_missing(&error) => Err(Error::SnapshotNotFound {
-                    job: options.job.clone(),
-                    id,
-                }),
+                Err(error) if is_missing(&error) => Err(missing(id)),
                 Err(error) => Err(error),
             },
         },

@@ -37,7 +37,7 @@ use crate::{
         committer::Committer,
         job::look_at_job,
         layout::{JobLayout, token},
-        retention::{History, delete, retain},
+        retention::{History, delete_all, retain},
         run::{unix_ms, user_values},
     },
 };
@@ -68,6 +68,8 @@ impl fmt::Display for Subtask {
 pub struct Coordinator {
     options: CoordinatorBuilder,
     committer: Committer,
+    /// Held while a snapshot is completed: one at a time. Locked before the committer's history, and that before `state`.
+    commits: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -80,8 +82,6 @@ struct State {
     failures: u32,
     last_begin: Option<Instant>,
     last_end: Option<Instant>,
-    /// One commit at a time, in the order of their numbers.
-    committing: bool,
 }
 
 /// A snapshot that was completed.
@@ -123,7 +123,7 @@ impl Coordinator {
             )
         };
         let deadline = Deadline::new(options.timeout);
-        for _ in 0..TAKE_OVERS {
+        'again: for _ in 0..TAKE_OVERS {
             let before = look_at_job(store, runtime, &layout)?;
             let fence = SnapshotMetadata {
                 job: options.job.clone(),
@@ -143,16 +143,32 @@ impl Coordinator {
             if job.ids.last() != Some(&fence.id) {
                 continue; // somebody took over from this one
             }
+            // Nor shall a number below the fence that was begun and never completed be completed by a request that is still on its way.
+            let mut fences = vec![fence.clone()];
+            for id in &job.unfinished {
+                let below = SnapshotMetadata {
+                    id: *id,
+                    ..fence.clone()
+                };
+                match commit(&committer(History::default()), &below, &deadline) {
+                    Ok(_) => fences.push(below),
+                    Err(Error::SnapshotConflict { .. }) => continue 'again,
+                    Err(error) => return Err(error),
+                }
+            }
             let latest = match job.newest {
                 Some((_, found)) => Some(Arc::new(found?.metadata)),
                 None => None,
             };
             let mut history = History::new(job.ids, Default::default());
             latest.iter().cloned().for_each(|of| history.completed(of));
-            history.completed(Arc::new(fence));
+            for fence in fences {
+                history.completed(Arc::new(fence));
+            }
             return Ok(Coordinator {
                 committer: committer(history),
                 options,
+                commits: Mutex::new(()),
                 state: Mutex::new(State {
                     pending: BTreeMap::new(),
                     latest,
@@ -160,7 +176,6 @@ impl Coordinator {
                     failures: 0,
                     last_begin: None,
                     last_end: None,
-                    committing: false,
                 }),
             });
         }
@@ -194,7 +209,8 @@ impl Coordinator {
             && passed(state.last_end, self.options.min_pause)
     }
 
-    /// Begins a snapshot, of which a part of each of `subtasks` is expected, and gives it its number. Nothing is written.
+    /// Begins a snapshot, of which a part of each of `subtasks` is expected, and gives it its number. Nothing is written. Waits while another is being
+    /// completed. Numbers are the coordinator's: whatever of an earlier one's is still on its way to a subtask or back is to be dropped.
     ///
     /// # Errors
     /// [`Error::SnapshotInProgress`] where as many as may be are under way; [`Error::SnapshotConflict`] once another coordinator was found
@@ -203,14 +219,14 @@ impl Coordinator {
     pub fn begin(&self, subtasks: &[Subtask], options: SnapshotOptions) -> Result<u64> {
         let timeout = options.timeout.unwrap_or(self.options.timeout);
         let pending = Pending::new(subtasks, options.user_metadata, Deadline::new(timeout))?;
+        let mut history = self.committer.history();
+        history.check_alone()?;
         let mut state = self.lock();
         self.give_up_late(&mut state);
         self.check_failures(&state)?;
         if state.pending.len() >= self.options.max_concurrent {
             return Err(Error::SnapshotInProgress);
         }
-        let mut history = self.committer.history();
-        history.check_alone()?;
         let id = history.next_id();
         history.attempted(id);
         state.last_begin = Some(pending.begun);
@@ -219,6 +235,7 @@ impl Coordinator {
     }
 
     /// Takes a subtask's part. With the last one the snapshot is completed, which blocks for a few requests: it is what this returns then.
+    /// A part of the newest complete snapshot, given once more, is nothing.
     ///
     /// # Errors
     /// [`Error::SnapshotAborted`] where the snapshot is not under way (any more): the part is of no use. [`Error::InvalidOption`] for a part of
@@ -228,30 +245,26 @@ impl Coordinator {
         let id = handle.snapshot_id;
         let layout = &self.committer.layout;
         handle.check(layout)?;
-        let dropped = handle.dropped(layout)?;
-        let pending = {
+        self.committer.spare(handle.dropped(layout)?);
+        {
             let mut state = self.lock();
             self.give_up_late(&mut state);
+            if state.latest.as_ref().is_some_and(|latest| latest.id == id) {
+                return Ok(None); // the answer to the last part was lost
+            }
             let pending = state.pending.get_mut(&id).ok_or(Error::SnapshotAborted)?;
             pending.take(handle)?;
-            let whole = pending.is_whole();
-            self.committer.spare(dropped);
-            if !whole {
+            if !pending.is_whole() {
                 return Ok(None);
             }
-            if state.committing {
-                // The commit under way is of an older or of a newer one; either way this number is not needed to go on.
-                return Err(Error::SnapshotInProgress);
-            }
-            state.committing = true;
-            state.pending.remove(&id)
-        };
-        let Some(pending) = pending else {
+        }
+        // Another one may be completed at this moment, and subsume this one.
+        let _commit = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pending) = self.lock().pending.remove(&id) else {
             return Err(Error::SnapshotAborted);
         };
         let result = self.complete(id, &pending);
         let mut state = self.lock();
-        state.committing = false;
         state.last_end = Some(Instant::now());
         match result {
             Ok(completed) => {
@@ -271,35 +284,29 @@ impl Coordinator {
     /// # Errors
     /// [`Error::TooManySnapshotFailures`] where this was one too many.
     pub fn decline(&self, id: u64, reason: &str) -> Result<()> {
-        let mut state = self.lock();
-        if state.pending.remove(&id).is_some() {
+        let given_up = self.lock().pending.remove(&id);
+        if let Some(pending) = given_up {
             tracing::warn!(id, reason, "snapshot declined");
+            self.committer
+                .spare(pending.manifests(&self.committer.layout));
+            let mut state = self.lock();
             state.failures += 1;
             state.last_end = Some(Instant::now());
         }
-        self.check_failures(&state)
+        self.check_failures(&self.lock())
     }
 
     /// Ends the job: gives up what is under way and, with [`OnCancel::Delete`], deletes its snapshots. Blocks for that.
     ///
     /// # Errors
-    /// What the store answered; try again.
+    /// [`Error::SnapshotConflict`] where another coordinator has taken over: the snapshots are its own. What the store answered; try again.
     pub fn cancel(&self) -> Result<()> {
         self.lock().pending.clear();
         if self.options.on_cancel == OnCancel::Keep {
             return Ok(());
         }
-        let deadline = Deadline::new(self.options.timeout);
-        let layout = &self.committer.layout;
-        let complete = self.committer.history().complete();
-        for metadata in complete {
-            let id = metadata.id;
-            let of_snapshot = HashSet::from([layout.metadata(id)]);
-            delete(&self.committer, &of_snapshot, &deadline)?;
-            delete(&self.committer, &metadata.objects(layout)?, &deadline)?;
-        }
-        let spared = self.committer.history().take_spared();
-        delete(&self.committer, &spared, &deadline)?;
+        let _commit = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        delete_all(&self.committer, &Deadline::new(self.options.timeout))?;
         self.lock().latest = None;
         Ok(())
     }
@@ -337,11 +344,14 @@ impl Coordinator {
             }
             Ok(()) => {}
         }
-        let sum = |of: fn(&SubtaskHandle) -> u64| pending.parts().map(of).sum::<u64>();
+        let sum = |of: fn(&SubtaskHandle) -> u64| {
+            let parts = pending.parts().map(of);
+            parts.fold(0, u64::saturating_add) // they come from other processes
+        };
         Ok(CompletedSnapshot {
             id,
             elapsed: pending.begun.elapsed(),
-            uploaded_bytes: bytes + sum(|part| part.report.uploaded_bytes),
+            uploaded_bytes: sum(|part| part.report.uploaded_bytes).saturating_add(bytes),
             uploaded_files: sum(|part| part.report.uploaded_files),
             reused_files: sum(|part| part.report.reused_files),
             subsumed,
@@ -360,6 +370,10 @@ impl Coordinator {
         state.in_use = in_use;
         let newer = state.pending.split_off(&metadata.id);
         let older = std::mem::replace(&mut state.pending, newer);
+        drop(state);
+        for pending in older.values() {
+            self.committer.spare(pending.manifests(layout));
+        }
         Ok(older.into_keys().collect())
     }
 
@@ -401,7 +415,7 @@ impl Coordinator {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Never held across a request, and each change of it is whole.
+        // Never held across a request or while another lock is waited for, and each change of it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

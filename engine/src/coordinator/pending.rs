@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
+use lazurite_env::remote::Key;
+
 use super::Subtask;
 use crate::{
     Error, Result,
-    snapshot::{Deadline, SubtaskHandle},
+    snapshot::{Deadline, SubtaskHandle, layout::JobLayout},
 };
 
 #[derive(Debug)]
@@ -71,6 +73,14 @@ impl Pending {
     /// The parts that have come.
     pub(super) fn parts(&self) -> impl Iterator<Item = &SubtaskHandle> {
         self.parts.values().flatten()
+    }
+
+    /// The manifests of the parts that have come: orphans, once it is given up.
+    pub(super) fn manifests(&self, layout: &JobLayout) -> Vec<Key> {
+        let parts = self.parts();
+        parts
+            .filter_map(|part| layout.own(&part.state.manifest.key).ok())
+            .collect()
     }
 
     /// True once nobody's part is missing.

@@ -197,6 +197,7 @@ pub(crate) struct Done {
 /// The catalog of a state, and its files' tails one after another.
 fn catalog(layout: &JobLayout, restored: &Restored) -> Result<(Vec<CatalogEntry>, Bytes)> {
     let mut tails = BytesMut::new();
+    let mut places = HashMap::new();
     let mut entries = Vec::with_capacity(restored.files.len());
     for file in &restored.files {
         let mut tail = None;
@@ -210,12 +211,17 @@ fn catalog(layout: &JobLayout, restored: &Restored) -> Result<(Vec<CatalogEntry>
                     reason: format!("what it holds at {offset} is not the tail of {}", file.key),
                 });
             }
+            // A file that is there twice has one tail.
+            let place = *places.entry(&*file.key).or_insert_with(|| {
+                let place = tails.len() as u64;
+                tails.extend_from_slice(bytes);
+                place
+            });
             tail = Some(TailSpec {
                 offset: file.tail_offset,
-                bundle_offset: Some(tails.len() as u64),
+                bundle_offset: Some(place),
                 checksum: file.tail_checksum,
             });
-            tails.extend_from_slice(bytes);
         }
         entries.push(CatalogEntry {
             name: file.name.clone(),

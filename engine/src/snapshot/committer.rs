@@ -58,36 +58,52 @@ impl Committer {
     /// Refuses where another writer has taken over: where the job has a later snapshot than `own`, begun or complete, or an earlier one
     /// complete that was not when this writer began, or that has a number which failed here.
     ///
-    /// Two writers cannot miss each other: each makes its own number visible (by a manifest) before it looks here, and
+    /// Two writers cannot miss each other: each makes its own number visible (by a manifest, or a fence) before it looks here, and
     /// looks again after its commit, before it deletes anything or reports success ([`retain`](super::retention::retain)). So of two
     /// that overlap, the one with the higher number sees the other's commit here, or the other sees the higher number there, and fails.
     pub(crate) fn refuse_overtaken(&self, own: u64, deadline: &Deadline) -> Result<()> {
         let look = look_for_ids(self.store.clone(), self.layout.clone());
         let ids = deadline.wait(&self.runtime, look)?;
-        let mut overtaken = ids
-            .iter()
-            .any(|id| *id > own && !self.history().is_own(*id));
         let unfinished = self.history().unfinished();
-        for id in ids.into_iter().filter(|id| *id < own) {
-            let Some(begun_here) = unfinished.get(&id) else {
-                continue;
-            };
-            let look = look_under(self.store.clone(), self.layout.clone(), id);
-            let under = deadline.wait(&self.runtime, look)?;
-            overtaken |= match under.metadata {
-                None => false,
-                // A commit of this writer whose answer was lost is no other's.
-                Some(_) if *begun_here => {
-                    decode(&self.layout, id, under)?.metadata.writer != self.writer
-                }
-                Some(_) => true,
-            };
+        for id in ids.iter().filter(|id| **id < own) {
+            if let Some(begun_here) = unfinished.get(id)
+                && self.is_anothers(*id, *begun_here, deadline)?
+            {
+                return Err(self.overtaken(own));
+            }
         }
-        if overtaken {
-            self.history().overtaken(own);
-            return Err(Error::SnapshotConflict { id: own });
+        self.refuse_later(own, &ids, deadline)
+    }
+
+    /// Refuses where one of `ids` is a later snapshot than `own`, begun or complete, of another writer.
+    pub(crate) fn refuse_later(&self, own: u64, ids: &[u64], deadline: &Deadline) -> Result<()> {
+        for id in ids.iter().filter(|id| **id > own) {
+            // A number that was given out here may have been taken by another all the same.
+            let begun_here = self.history().is_own(*id);
+            if !begun_here || self.is_anothers(*id, begun_here, deadline)? {
+                return Err(self.overtaken(own));
+            }
         }
         Ok(())
+    }
+
+    /// True where `id` is complete, and not by this writer.
+    fn is_anothers(&self, id: u64, begun_here: bool, deadline: &Deadline) -> Result<bool> {
+        let look = look_under(self.store.clone(), self.layout.clone(), id);
+        let under = deadline.wait(&self.runtime, look)?;
+        match under.metadata {
+            None => Ok(false),
+            // A commit of this writer whose answer was lost is no other's.
+            Some(_) if begun_here => {
+                Ok(decode(&self.layout, id, under)?.metadata.writer != self.writer)
+            }
+            Some(_) => Ok(true),
+        }
+    }
+
+    fn overtaken(&self, own: u64) -> Error {
+        self.history().overtaken(own);
+        Error::SnapshotConflict { id: own }
     }
 
     /// Notes objects that were of use and are not any more: deleted as soon as no retained snapshot needs them.

@@ -35,7 +35,17 @@ impl SubtaskHandle {
                 reason,
             })?;
         self.needed(layout)?;
-        Ok(())
+        let (shared, dropped) = (layout.shared(), self.dropped(layout)?);
+        let own = dropped
+            .iter()
+            .find(|key| !key.as_str().starts_with(&format!("{shared}/")));
+        match own {
+            None => Ok(()),
+            Some(key) => Err(Error::InvalidOption {
+                option: "subtask handle",
+                reason: format!("{key} is nothing that subtasks share"),
+            }),
+        }
     }
 
     /// The keys that must stay for as long as this is the subtask's last part.

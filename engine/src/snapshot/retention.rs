@@ -98,9 +98,12 @@ impl History {
         self.known.values().flatten().cloned().collect()
     }
 
-    /// Takes the objects that nothing needs any more.
-    pub(crate) fn take_spared(&mut self) -> HashSet<Key> {
-        std::mem::take(&mut self.spared)
+    /// The newest snapshot that is known to be complete, or fence; 0 where there is none.
+    fn newest(&self) -> u64 {
+        let mut known = self.known.iter().rev();
+        known
+            .find(|(_, metadata)| metadata.is_some())
+            .map_or(0, |(id, _)| *id)
     }
 
     /// True of a number that this process tried since its last complete snapshot.
@@ -141,15 +144,10 @@ pub(crate) fn retain(
 ) -> Result<()> {
     let look = look_for_ids(committer.store.clone(), committer.layout.clone());
     let listed = deadline.wait(&committer.runtime, look)?;
+    // Another writer builds on what would be deleted here.
+    committer.refuse_later(id, &listed, deadline)?;
     let mut history = committer.history();
-    if listed
-        .iter()
-        .any(|listed| *listed > id && !history.is_own(*listed))
-    {
-        // Another writer builds on what would be deleted here.
-        history.overtaken(id);
-        return history.check_alone();
-    }
+    history.check_alone()?;
     // Whoever completes an earlier number from now on finds this one after its commit, and fails.
     history.unfinished.clear();
     let all_known = learn(committer, &mut history, id, deadline)?;
@@ -182,6 +180,38 @@ pub(crate) fn retain(
     delete(committer, &unneeded, deadline)?;
     history.spared.retain(|key| !unneeded.contains(key));
     Ok(())
+}
+
+/// Deletes all snapshots of the job and what they need, the newest first, so that none is shown whose files go.
+///
+/// # Errors
+/// `SnapshotConflict` where another writer has taken over: it builds on them. What could not be read or deleted.
+pub(crate) fn delete_all(committer: &Committer, deadline: &Deadline) -> Result<()> {
+    let look = look_for_ids(committer.store.clone(), committer.layout.clone());
+    let listed = deadline.wait(&committer.runtime, look)?;
+    let newest = committer.history().newest();
+    committer.refuse_later(newest, &listed, deadline)?;
+    let mut history = committer.history();
+    history.check_alone()?;
+    for id in listed {
+        history.known.entry(id).or_insert(None);
+    }
+    if !learn(committer, &mut history, u64::MAX, deadline)? {
+        return Err(Error::SnapshotCorrupt {
+            path: committer.layout.job().to_string(),
+            reason: "the metadata of a snapshot cannot be read, so it is not known what it needs"
+                .into(),
+        });
+    }
+    let mut objects = std::mem::take(&mut history.spared);
+    for metadata in history.complete().into_iter().rev() {
+        let of_snapshot = HashSet::from([committer.layout.metadata(metadata.id)]);
+        delete(committer, &of_snapshot, deadline)?;
+        objects.extend(metadata.objects(&committer.layout)?);
+        history.known.remove(&metadata.id);
+    }
+    // Should this fail, what is left is orphans.
+    delete(committer, &objects, deadline)
 }
 
 /// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.
@@ -228,11 +258,7 @@ fn own_manifests(committer: &Committer, id: u64, under: &Result<Under>) -> Vec<K
 }
 
 /// Deletes objects, all that can be; an error where one could not.
-pub(crate) fn delete(
-    committer: &Committer,
-    keys: &HashSet<Key>,
-    deadline: &Deadline,
-) -> Result<()> {
+fn delete(committer: &Committer, keys: &HashSet<Key>, deadline: &Deadline) -> Result<()> {
     let (store, keys) = (committer.store.clone(), keys.clone());
     let delete = async move {
         let results = futures::stream::iter(keys)

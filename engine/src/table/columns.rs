@@ -75,8 +75,11 @@ pub(crate) fn check_columns(
     columns: &[TableColumn],
     range: KeyGroupRange,
 ) -> Result<(), String> {
-    for column in columns {
+    for (i, column) in columns.iter().enumerate() {
         let name = &column.column;
+        if columns[..i].iter().any(|other| other.column == *name) {
+            return Err(format!("the column {name} stands in it twice"));
+        }
         if !column.is_named_soundly() {
             return Err(format!("{name:?} is no column of table {:?}", column.table));
         }

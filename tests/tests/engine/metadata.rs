@@ -123,7 +123,7 @@ fn metadata_that_the_catalog_would_refuse_is_refused_before_anything_local_chang
         ("twice", |m| {
             m.subtasks[0].files[0].name = m.subtasks[0].files[1].name.clone()
         }),
-        ("two contents", |m| {
+        ("with two", |m| {
             m.subtasks[0].files[0].key = m.subtasks[0].files[1].key.clone()
         }),
         ("two things", |m| {

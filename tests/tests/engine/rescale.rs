@@ -7,9 +7,9 @@ use std::{
 };
 
 use lazurite::{
-    Codec, CompletedSnapshot, Coordinator, Error, KeyGroupRange, LoadPolicy, MapStateDescriptor,
-    Postcard, Restore, Result, RocksDbOptions, SnapshotOptions, SnapshotStore, StateBackend,
-    StateBackendBuilder, Subtask, ValueStateDescriptor,
+    Codec, CompletedSnapshot, Coordinator, CoordinatorBuilder, Error, KeyGroupRange, LoadPolicy,
+    MapStateDescriptor, OnCancel, Postcard, Restore, Result, RocksDbOptions, SnapshotOptions,
+    SnapshotStore, StateBackend, StateBackendBuilder, Subtask, ValueStateDescriptor,
     key_groups::{assign_to_key_group, range_for_operator},
 };
 use lazurite_env::{
@@ -284,7 +284,7 @@ impl Running {
     }
 }
 
-/// Every object of the store is one that the complete snapshots need; gives how many there are.
+/// The complete snapshots are whole. Gives how many objects there are that none of them needs.
 fn check_store(store: &MemoryStore) -> usize {
     let snapshots = SnapshotStore::new(Arc::new(store.clone()), RUNTIME.clone());
     let mut needed = BTreeSet::new();
@@ -300,7 +300,9 @@ fn check_store(store: &MemoryStore) -> usize {
     }
     let there: BTreeSet<String> = store.keys().iter().map(ToString::to_string).collect();
     assert!(needed.is_subset(&there));
-    there.len() - needed.len()
+    // Fences are no orphans.
+    let orphans = there.difference(&needed);
+    orphans.filter(|key| !key.ends_with("/_metadata")).count()
 }
 
 #[test]
@@ -324,6 +326,7 @@ fn what_was_split_comes_together_as_it_was() {
         assert_eq!((done.uploaded_files, done.subsumed.len()), (0, 0));
         assert!(inner.keys().len() <= before + 2 * usize::from(parallelism));
     }
+    assert_eq!(check_store(&inner), 0);
     let again = quiet(1);
     assert_eq!(files(&again), whole);
     again.each(|backend| check(backend, &model));
@@ -406,8 +409,10 @@ fn the_coordinator_before_completes_nothing_any_more() {
                 Err(error) => assert!(matches!(error, Error::SnapshotConflict { .. }), "{error}"),
             }
         }
-        let error = old.coordinator.begin(&[], SnapshotOptions::new());
-        assert!(error.is_err());
+        assert!(matches!(
+            old.try_snapshot(),
+            Err(Error::SnapshotConflict { .. })
+        ));
         new.snapshot();
         new.each(|backend| check(backend, &model));
     }
@@ -466,4 +471,133 @@ fn a_request_that_fails_leaves_the_snapshot_before_or_the_whole_new_one() {
         failed > 5 && completed > 0,
         "{failed} failed, {completed} completed"
     );
+}
+
+fn coordinator(store: &CountingStore) -> CoordinatorBuilder {
+    let snapshots = SnapshotStore::new(Arc::new(store.clone()), RUNTIME.clone());
+    Coordinator::builder(snapshots, "job")
+        .max_concurrent_snapshots(2)
+        .tolerable_failures(9)
+        .retained_snapshots(2)
+}
+
+#[test]
+fn a_number_that_was_given_out_may_be_taken_by_who_takes_over() {
+    let inner = MemoryStore::new();
+    let store = CountingStore::new(Arc::new(inner.clone()));
+    let model = written(&store);
+    let mut old = Running::start(&store, 2, LoadPolicy::OnDemand);
+    old.coordinator = coordinator(&store).open().unwrap();
+    let before = old.coordinator.latest().unwrap().id;
+    let (first, _second) = (old.begin(), old.begin());
+    let mut handles = Vec::new();
+    for (backend, _) in &old.backends {
+        let part = backend
+            .snapshot_part(first, SnapshotOptions::new())
+            .unwrap();
+        handles.push(part.wait().unwrap());
+    }
+    // It finds the manifests of the first, and nothing of the second.
+    let new = coordinator(&store).open().unwrap();
+    assert_eq!(new.latest().unwrap().id, before);
+    let last = handles.pop().unwrap();
+    for handle in handles {
+        assert!(old.coordinator.acknowledge(handle).unwrap().is_none());
+    }
+    let error = old.coordinator.acknowledge(last).err().unwrap();
+    assert!(matches!(error, Error::SnapshotConflict { .. }), "{error}");
+    let error = old.try_begin().err().unwrap();
+    assert!(matches!(error, Error::SnapshotConflict { .. }), "{error}");
+    assert_eq!(
+        check_store(&inner),
+        2,
+        "the manifests of what came to nothing"
+    );
+    let again = Running::start(&store, 1, LoadPolicy::Eager);
+    assert_eq!(again.coordinator.latest().unwrap().id, before);
+    again.each(|backend| check(backend, &model));
+}
+
+#[test]
+fn a_repeated_answer_is_nothing_and_a_late_one_is_refused() {
+    let store = CountingStore::new(Arc::new(MemoryStore::new()));
+    written(&store);
+    let mut running = Running::start(&store, 1, LoadPolicy::OnDemand);
+    running.coordinator = coordinator(&store).open().unwrap();
+    let (backend, _) = &running.backends[0];
+    let part = |id| {
+        let part = backend.snapshot_part(id, SnapshotOptions::new());
+        part.unwrap().wait().unwrap()
+    };
+    let (first, second) = (running.begin(), running.begin());
+    let error = running.try_begin().err().unwrap();
+    assert!(matches!(error, Error::SnapshotInProgress), "{error}");
+    let (one, two) = (part(first), part(second));
+    let done = running.coordinator.acknowledge(two.clone()).unwrap();
+    assert_eq!(done.unwrap().subsumed, [first]);
+    assert!(running.coordinator.acknowledge(two).unwrap().is_none());
+    let error = running.coordinator.acknowledge(one).err().unwrap();
+    assert!(matches!(error, Error::SnapshotAborted), "{error}");
+    let third = running.begin();
+    running.coordinator.decline(third, "a test").unwrap();
+    assert!(running.coordinator.pending().is_empty());
+}
+
+#[test]
+fn who_cancels_deletes_all_unless_it_is_anothers() {
+    for what in [OnCancel::Keep, OnCancel::Delete] {
+        let inner = MemoryStore::new();
+        let store = CountingStore::new(Arc::new(inner.clone()));
+        let mut model = written(&store);
+        let mut old = Running::start(&store, 2, LoadPolicy::OnDemand);
+        old.coordinator = coordinator(&store).on_cancel(what).open().unwrap();
+        for version in 30..33 {
+            old.each(|backend| write(backend, &mut model, 0..500, version));
+            old.snapshot();
+        }
+        assert_eq!(check_store(&inner), 0, "two are retained, and no more");
+        let new = coordinator(&store).on_cancel(what).open().unwrap();
+        let before = inner.keys().len();
+        let cancelled = old.coordinator.cancel();
+        assert_eq!(inner.keys().len(), before);
+        match what {
+            OnCancel::Keep => cancelled.unwrap(),
+            OnCancel::Delete => {
+                let error = cancelled.err().unwrap();
+                assert!(matches!(error, Error::SnapshotConflict { .. }), "{error}");
+            }
+        }
+        new.cancel().unwrap();
+        let left = inner.keys().len();
+        assert_eq!(left, if what == OnCancel::Keep { before } else { 0 });
+    }
+}
+
+#[test]
+fn a_snapshot_begins_while_another_is_completed() {
+    let store = CountingStore::new(Arc::new(MemoryStore::new()));
+    written(&store);
+    let mut running = Running::start(&store, 1, LoadPolicy::OnDemand);
+    running.coordinator = coordinator(&store).open().unwrap();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    lazurite_tests::watchdog::within(std::time::Duration::from_secs(60), "beginning", || {
+        std::thread::scope(|scope| {
+            let begin = scope.spawn(|| {
+                while !ended.load(std::sync::atomic::Ordering::SeqCst) {
+                    if let Ok(id) = running.try_begin() {
+                        running.coordinator.decline(id, "a test").ok();
+                        running.coordinator.is_due();
+                    }
+                }
+            });
+            let (mut complete, mut tries) = (0, 0);
+            while complete < 10 && tries < 1_000 {
+                tries += 1;
+                complete += u32::from(running.try_snapshot().is_ok());
+            }
+            ended.store(true, std::sync::atomic::Ordering::SeqCst);
+            begin.join().unwrap();
+            assert!(complete > 0, "none of {tries}");
+        });
+    });
 }

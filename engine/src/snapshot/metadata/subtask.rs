@@ -240,11 +240,18 @@ impl SubtaskState {
             return Err(format!("{} stands in it as two things", file.key));
         }
         let mut names = HashSet::new();
+        let mut contents: HashMap<&str, &SnapshotFile> = HashMap::new();
         for file in &self.files {
             if !is_table_name(&file.name) {
                 return Err(format!("{:?} is not the name of a table file", file.name));
             }
             once(&mut names, &file.name)?;
+            let same = contents.entry(&file.key).or_insert(file);
+            if (same.tail, same.tail_offset, same.tail_checksum)
+                != (file.tail, file.tail_offset, file.tail_checksum)
+            {
+                return Err(format!("{} stands in it with two tails", file.key));
+            }
         }
         self.check_lengths()?;
         let mut parts = HashSet::new();
