@@ -110,7 +110,10 @@ impl Scene {
         let data = Data { typed, raw };
         sides.push(Side {
             kind: SideKind::Typed,
-            store: Store::Typed { backend, table },
+            store: Store::Typed {
+                backend: Box::new(backend),
+                table,
+            },
         });
         Ok(Scene {
             sides,

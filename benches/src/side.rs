@@ -114,7 +114,7 @@ pub(crate) enum Store {
     },
     Typed {
         // Closes the database when dropped, so it must live as long as the table is used.
-        backend: StateBackend,
+        backend: Box<StateBackend>,
         table: ValueState<String, Value>,
     },
 }
