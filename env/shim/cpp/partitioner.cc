@@ -26,7 +26,7 @@ using ROCKSDB_NAMESPACE::SstPartitionerFactory;
 
 constexpr uint32_t kMaxParts = 16;
 // A small table is one file, not 16: what goes over a coarse border is less than this part of what is enough elsewhere.
-constexpr uint64_t kSmall = 16;
+constexpr uint64_t kSmall = 64;
 constexpr char kName[] = "lazurite.KeyGroupPartitioner";
 
 struct Cuts {
