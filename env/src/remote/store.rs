@@ -54,6 +54,17 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Its last part: the name of the object in its directory.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or(&self.0)
+    }
+
+    /// What stands before its last part; `None` where it has one part only.
+    pub fn parent(&self) -> Option<Key> {
+        let (parent, _) = self.0.rsplit_once('/')?;
+        Some(Key(parent.to_owned()))
+    }
 }
 
 impl fmt::Display for Key {

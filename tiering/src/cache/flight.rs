@@ -15,7 +15,7 @@ use bytes::Bytes;
 use lazurite_env::{Error, ErrorKind, Result, remote::RemoteStore};
 
 use super::{Object, ObjectId};
-use crate::sync::lock;
+use crate::{catalog::Moves, sync::lock};
 
 /// The result of a request, once it is there.
 #[derive(Default)]
@@ -200,12 +200,21 @@ impl Flights {
 /// Exactly the bytes of `range`, whatever the store does.
 pub(crate) async fn get_exact(
     store: &dyn RemoteStore,
+    moves: &Moves,
     object: &Object,
     range: Range<u64>,
 ) -> Result<Bytes> {
-    let key = &object.file.key;
+    let mut key = moves.now(&object.file.key);
     let expected = range.end - range.start;
-    let bytes = store.get_range(key, range.clone()).await?;
+    let bytes = loop {
+        match store.get_range(&key, range.clone()).await {
+            // Its original may go as soon as it has moved: between the look and the request, too.
+            Err(e) if e.is_not_found() && moves.now(&object.file.key) != key => {
+                key = moves.now(&object.file.key);
+            }
+            result => break result?,
+        }
+    };
     if bytes.len() as u64 == expected {
         return Ok(bytes);
     }

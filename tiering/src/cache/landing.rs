@@ -26,7 +26,7 @@ impl Landing {
         let inner = self.cache.0.clone();
         Counters::add(&inner.counters.remote_requests, 1);
         let range = self.launch.range.clone();
-        let result = get_exact(&*inner.store, &self.object, range).await;
+        let result = get_exact(&*inner.store, &inner.moves, &self.object, range).await;
         self.done = true;
         let Ok(bytes) = &result else {
             self.fail();

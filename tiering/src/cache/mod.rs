@@ -47,6 +47,7 @@ use lazurite_env::{Env, Error, IoRuntime, Result, remote::RemoteStore};
 
 use crate::{
     Checksum, RemoteFile, TransferBudget,
+    catalog::Moves,
     stats::{CacheUse, Counters},
     sync::lock,
 };
@@ -130,7 +131,7 @@ impl fmt::Debug for ObjectId {
     }
 }
 
-/// A remote object and its id.
+/// A remote object and its id, which is that of its content: the same in whichever place a copy lies.
 #[derive(Debug)]
 pub(crate) struct Object {
     pub id: ObjectId,
@@ -139,7 +140,7 @@ pub(crate) struct Object {
 
 impl Object {
     pub fn new(file: &RemoteFile) -> Arc<Self> {
-        let identity = format!("{}\n{}\n{}", file.key, file.len, file.checksum);
+        let identity = format!("{}\n{}\n{}", file.key.name(), file.len, file.checksum);
         let hash = Checksum::of(identity.as_bytes());
         Arc::new(Object {
             id: ObjectId(u128::from_be_bytes(hash.to_bytes())),
@@ -156,6 +157,7 @@ struct Inner {
     base: Arc<dyn Env>,
     dir: PathBuf,
     store: Arc<dyn RemoteStore>,
+    moves: Arc<Moves>,
     runtime: IoRuntime,
     counters: Arc<Counters>,
     /// Told what reads bring.
@@ -189,6 +191,7 @@ pub(crate) struct Parts {
     /// Its directory, which is there.
     pub dir: PathBuf,
     pub store: Arc<dyn RemoteStore>,
+    pub moves: Arc<Moves>,
     pub runtime: IoRuntime,
     pub counters: Arc<Counters>,
     pub budget: Arc<TransferBudget>,
@@ -203,6 +206,7 @@ impl Cache {
             base: parts.base,
             dir: parts.dir,
             store: parts.store,
+            moves: parts.moves,
             runtime: parts.runtime,
             counters: parts.counters,
             budget: parts.budget,

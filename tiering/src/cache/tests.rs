@@ -40,6 +40,7 @@ fn lab_with(base: MemEnv, options: CacheOptions) -> Lab {
         base: Arc::new(FaultEnv::new(Arc::new(base.clone()), plan.clone())),
         dir: DIR.into(),
         store: store.clone() as Arc<dyn RemoteStore>,
+        moves: Arc::default(),
         runtime: IoRuntime::new(2).unwrap(),
         counters: Arc::default(),
         budget: Arc::default(),

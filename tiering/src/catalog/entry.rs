@@ -28,6 +28,14 @@ pub struct RemoteFile {
     pub checksum: Checksum,
 }
 
+impl RemoteFile {
+    /// True where both are the same bytes, wherever they lie: an object keeps its name when it is copied to another place.
+    pub(crate) fn same_content(&self, other: &RemoteFile) -> bool {
+        let content = |file: &'_ RemoteFile| (file.len, file.checksum);
+        content(self) == content(other) && self.key.name() == other.key.name()
+    }
+}
+
 /// Where the end of a table file lies beside it: in the tail bundle, or in a file of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TailSpec {

@@ -15,6 +15,7 @@
 
 mod entry;
 mod file;
+mod moves;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -30,6 +31,7 @@ use lazurite_env::{Env, EnvExt, Result, remote::Key};
 pub use entry::{CatalogEntry, RemoteFile, TailSpec};
 pub(crate) use entry::{Entry, Residency};
 pub(crate) use file::Decoded;
+pub(crate) use moves::Moves;
 
 use crate::{
     sync::{lock, read, write},
@@ -44,6 +46,8 @@ pub(crate) struct Catalog {
     base: Arc<dyn Env>,
     path: PathBuf,
     names: RwLock<Names>,
+    /// Where objects lie that were copied since they were catalogued.
+    moves: Arc<Moves>,
     remote: AtomicUsize,
     /// The change that the file holds. Held while the file is written.
     saved: Mutex<u64>,
@@ -79,11 +83,13 @@ impl Catalog {
         path: PathBuf,
         entries: Vec<(Arc<Entry>, Residency)>,
         tails: Option<Bundle>,
+        moves: Arc<Moves>,
     ) -> Self {
         let catalog = Catalog {
             base,
             path,
             names: RwLock::default(),
+            moves,
             remote: AtomicUsize::new(0),
             saved: Mutex::new(0),
             unsettled: AtomicBool::new(false),
@@ -121,7 +127,22 @@ impl Catalog {
     /// What is catalogued, by name.
     pub fn facts(&self) -> Vec<CatalogEntry> {
         let names = read(&self.names);
-        names.live.values().map(|e| e.facts.clone()).collect()
+        names.live.values().map(|e| self.facts_of(e)).collect()
+    }
+
+    /// What is known of an entry by now.
+    pub fn facts_of(&self, entry: &Entry) -> CatalogEntry {
+        let mut facts = entry.facts.clone();
+        facts.file.key = self.moves.now(&facts.file.key);
+        facts
+    }
+
+    /// Notes that the object of `entry` lies at `to` as well: it is read there from now on. Not durable before
+    /// [`save`](Self::save).
+    pub fn moved(&self, entry: &Entry, to: &Key) {
+        if self.moves.note(&entry.file().key, to) {
+            write(&self.names).change += 1;
+        }
     }
 
     pub fn tails(&self) -> Option<Bundle> {
@@ -139,7 +160,7 @@ impl Catalog {
     pub fn is_remote(&self, file: &RemoteFile) -> bool {
         let names = read(&self.names);
         let mut live = names.live.values();
-        live.any(|entry| entry.residency() == Residency::Remote && entry.file() == file)
+        live.any(|entry| entry.residency() == Residency::Remote && entry.file().same_content(file))
     }
 
     /// The entries that are local now.
@@ -175,7 +196,7 @@ impl Catalog {
         let held = names.departed.iter().filter_map(Weak::upgrade);
         let held: Vec<_> = held.collect();
         let all = names.live.values().chain(&names.unsaved).chain(&held);
-        all.map(|entry| entry.file().key.clone()).collect()
+        all.map(|entry| self.moves.now(&entry.file().key)).collect()
     }
 
     /// Catalogues `entry` under its name. Not durable before [`save`](Self::save). The caller removed one of that name.
@@ -265,7 +286,8 @@ impl Catalog {
     }
 
     fn write_file(&self, tails: Option<&Bundle>, entries: &[Arc<Entry>]) -> Result<()> {
-        let bytes = file::encode(&self.path, tails, entries.iter().map(|entry| &entry.facts))?;
+        let facts: Vec<_> = entries.iter().map(|entry| self.facts_of(entry)).collect();
+        let bytes = file::encode(&self.path, tails, facts.iter())?;
         self.unsettled.store(true, Ordering::Release);
         self.base.write_atomic(&self.path, &bytes)?;
         self.unsettled.store(false, Ordering::Release);

@@ -306,7 +306,8 @@ impl Chunk {
         range: Range<u64>,
     ) -> Chunk {
         let (sender, receiver) = mpsc::sync_channel(1);
-        let (store, counters) = (core.store.clone(), core.counters.clone());
+        let (store, moves) = (core.store.clone(), core.moves.clone());
+        let counters = core.counters.clone();
         let (budget, shared) = (core.budget.clone(), shared.clone());
         let object = object.clone();
         let task = core.runtime.spawn(async move {
@@ -315,7 +316,7 @@ impl Chunk {
             budget.take(range.end - range.start).await;
             let admitted = admitted.sent_now();
             Counters::add(&counters.download_requests, 1);
-            let result = get_exact(&*store, &object, range).await;
+            let result = get_exact(&*store, &moves, &object, range).await;
             if let Ok(bytes) = &result {
                 Counters::add(&counters.download_bytes, bytes.len() as u64);
                 admitted.arrived(counters.bytes_in());

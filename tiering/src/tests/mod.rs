@@ -13,6 +13,7 @@ mod crash;
 mod demote;
 mod disk;
 mod download;
+mod moves;
 mod names;
 mod observed;
 mod reads;

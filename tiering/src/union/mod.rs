@@ -43,7 +43,7 @@ use crate::{
     TierStats, TransferBudget,
     ahead::Scans,
     cache::{Cache, Object, Parts},
-    catalog::{Catalog, Decoded, Entry, Residency},
+    catalog::{Catalog, Decoded, Entry, Moves, Residency},
     disk::Disk,
     layout::{Layout, is_table_name},
     reads::{ReadObserver, ReadStats},
@@ -83,6 +83,8 @@ pub(crate) struct Core {
     pub store: Arc<dyn RemoteStore>,
     pub runtime: IoRuntime,
     pub catalog: Catalog,
+    /// Where objects lie that were copied since they were catalogued.
+    pub moves: Arc<Moves>,
     pub cache: Cache,
     pub counters: Arc<Counters>,
     pub budget: Arc<TransferBudget>,
@@ -180,6 +182,7 @@ impl UnionEnv {
             Some(name) == bundle_name || own_tails.contains(name)
         });
 
+        let moves = Arc::new(Moves::default());
         let counters = Arc::new(Counters::default());
         let disk = Disk::new(&cache);
         let budget = Arc::new(TransferBudget::new(transfer_bytes_per_second));
@@ -188,6 +191,7 @@ impl UnionEnv {
                 base: base.clone(),
                 dir: layout.cache.clone(),
                 store: store.clone(),
+                moves: moves.clone(),
                 runtime: runtime.clone(),
                 counters: counters.clone(),
                 budget: budget.clone(),
@@ -195,8 +199,10 @@ impl UnionEnv {
             },
             &wanted,
         )?;
+        let path = layout.catalog.clone();
         let core = Arc::new(Core {
-            catalog: Catalog::new(base.clone(), layout.catalog.clone(), entries, bundle),
+            catalog: Catalog::new(base.clone(), path, entries, bundle, moves.clone()),
+            moves,
             cache,
             layout,
             base,
@@ -253,10 +259,8 @@ impl UnionEnv {
 
     /// What the catalog knows of the table file `name`. No I/O.
     pub fn get(&self, name: &str) -> Option<CatalogEntry> {
-        self.core
-            .catalog
-            .lookup(name)
-            .map(|entry| entry.facts.clone())
+        let catalog = &self.core.catalog;
+        catalog.lookup(name).map(|entry| catalog.facts_of(&entry))
     }
 
     /// All that the catalog knows, in the order of the names. No I/O.
@@ -315,15 +319,15 @@ impl UnionEnv {
     }
 
     /// Tells that local files of the db directory are now also in the remote store. Durable on
-    /// return; blocks on the disk. A file that was deleted meanwhile is left out, and one that is catalogued as that
-    /// object already is left as it is. From now on these files may be demoted, and where the
+    /// return; blocks on the disk. A file that was deleted meanwhile is left out. One that is catalogued already, local or not, as an object
+    /// of the same name and content at another place is read at this one from now on, by handles that are open too. From now on these files may be demoted, and where the
     /// [disk budget](CacheOptions::disk_budget_bytes) asks for it, some are on return.
     ///
     /// The objects must be complete and durable in the store before this is called.
     ///
     /// # Errors
     /// `InvalidInput` where a name is no table file's, the local length differs from the object's, or the name is
-    /// catalogued as another object. After any error none of the files may be counted on to be catalogued.
+    /// catalogued as another content. After any error none of the files may be counted on to be catalogued.
     pub fn record_uploaded(&self, files: &[CatalogEntry]) -> Result<()> {
         let stored = self.core.catalogue(files)?;
         stored.iter().for_each(|entry| entry.set_stored());
@@ -446,9 +450,10 @@ impl Core {
             }
             let _naming = lock(&self.naming);
             if let Some(entry) = self.catalog.lookup(name) {
-                if entry.file() != file {
+                if !entry.file().same_content(file) {
                     return bad("it is catalogued as another object");
                 }
+                self.catalog.moved(&entry, &file.key);
                 entries.push(entry);
                 continue;
             }

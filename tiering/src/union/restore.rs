@@ -124,7 +124,9 @@ fn drop_foreign(core: &Core, entries: &[CatalogEntry]) -> Result<BTreeSet<String
             .lookup(&found.name)
             .filter(|entry| entry.is_local());
         let same = match (&old, wanted.get(found.name.as_str())) {
-            (Some(old), Some(&new)) => old.file() == new && core.base.stat(&path)?.len == new.len,
+            (Some(old), Some(&new)) => {
+                old.file().same_content(new) && core.base.stat(&path)?.len == new.len
+            }
             _ => false,
         };
         if same {
