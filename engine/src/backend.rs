@@ -13,7 +13,7 @@ use std::{
 
 use lazurite_env::{Error as EnvError, ErrorKind};
 use lazurite_env_rocksdb::{LocalFiles, RocksEnv, rocksdb_env};
-use lazurite_tiering::{CatalogEntry, DownloadProgress, Downloader, OpenFiles, UnionEnv};
+use lazurite_tiering::{DownloadProgress, Downloader, OpenFiles, UnionEnv};
 
 use crate::{
     Error, LoadPolicy, RestoreReport, Result,
@@ -28,9 +28,12 @@ use crate::{
     open::{Prepared, prepare, with_elapsed},
     rocks::{ClipProgress, Columns, Db, DbConfig},
     snapshot::{
-        Capture, Deadline, Job, PendingSnapshot, SnapshotOptions, SubtaskHandle,
+        Capture, Deadline, Job, PendingSnapshot, SnapshotOptions, SubtaskHandle, SubtaskState,
+        commit::check_is_empty,
         context::{Context, Settings},
+        copies::better_uploaded,
         layout::token,
+        registry::{REUSE_TIME, Uploaded},
         uploaded,
     },
     stats::TierStats,
@@ -60,8 +63,8 @@ pub struct StateBackend {
     clipper: Option<Clipper>,
     running: Mutex<Option<Running>>,
     tables: Mutex<Tables>,
-    /// The files of parts of snapshots that are not known to be complete, by the snapshots' numbers.
-    parts: Arc<Mutex<BTreeMap<u64, Vec<CatalogEntry>>>>,
+    /// The parts of snapshots that are not known to be complete, by the snapshots' numbers.
+    parts: Arc<Mutex<BTreeMap<u64, SubtaskState>>>,
     context: Arc<TableContext>,
     snapshots: Arc<Context>,
     union: Arc<UnionEnv>,
@@ -197,7 +200,7 @@ impl StateBackend {
     /// is durable once [`PendingSnapshot::wait`] returned.
     ///
     /// # Errors
-    /// [`Error::PartOfSnapshot`] where the backend was restored from a snapshot that holds more than it does; [`Error::SnapshotInProgress`] where the one before has not ended; [`Error::SnapshotConflict`] once another writer was
+    /// [`Error::SavepointExists`] where there is something in a savepoint's directory; [`Error::PartOfSnapshot`] where the backend was restored from a snapshot that holds more than it does; [`Error::SnapshotInProgress`] where the one before has not ended; [`Error::SnapshotConflict`] once another writer was
     /// found to have taken over the job: open a backend anew to go on from what that one wrote; what the disk or RocksDB
     /// answered.
     pub fn snapshot(&self, options: SnapshotOptions) -> Result<PendingSnapshot> {
@@ -212,6 +215,9 @@ impl StateBackend {
             return Err(Error::SnapshotInProgress);
         }
         self.snapshots.committer.history().check_alone()?;
+        if let Some(dir) = options.savepoint_dir()? {
+            check_is_empty(&self.snapshots.snapshot_store(), &dir)?;
+        }
         let figures = &self.snapshots.figures;
         figures.begun();
         let id = self.snapshots.committer.history().next_id();
@@ -240,12 +246,15 @@ impl StateBackend {
         }
         let figures = &self.snapshots.figures;
         figures.begun();
-        let (parts, layout) = (self.parts.clone(), self.snapshots.layout.clone());
+        let parts = self.parts.clone();
         let run = move |job: Job, context: &Context| {
+            let is_savepoint = job.savepoint.is_some();
             let handle = job.run_part(context)?;
-            let entries = uploaded(&layout, handle.state.files.iter())?;
+            if is_savepoint {
+                return Ok(handle);
+            }
             let mut parts = lock(&parts);
-            parts.insert(id, entries);
+            parts.insert(id, handle.state.clone());
             while parts.len() > MAX_PARTS {
                 parts.pop_first();
             }
@@ -264,12 +273,14 @@ impl StateBackend {
     /// # Errors
     /// What the disk answered; the snapshot is complete all the same.
     pub fn confirm_part(&self, id: u64) -> Result<()> {
-        let entries = {
+        let state = {
             let mut parts = lock(&self.parts);
             let later = parts.split_off(&(id + 1));
             std::mem::replace(&mut *parts, later).remove(&id)
         };
-        if let Some(entries) = entries {
+        if let Some(state) = state {
+            let entries = uploaded(state.files.iter())?;
+            self.snapshots.registry().completed(&state);
             self.union.catalogue_uploaded(&entries)?;
             self.union.record_uploaded(&entries)?;
         }
@@ -290,13 +301,23 @@ impl StateBackend {
             &metrics::SNAPSHOT_PHASE_SECONDS,
             self.snapshots.layout.job().as_str(),
         );
+        let savepoint = options.savepoint_dir()?;
+        let context = self.snapshots.clone();
+        // A file that the store has elsewhere is copied there, if that costs no more than to send it.
+        let is_staged = |known: &Uploaded, name: &str| {
+            !context.committer.bounds.hold(&known.key) && better_uploaded(&context, name)
+        };
+        let mut registry = self.snapshots.registry();
+        registry.expire(REUSE_TIME);
         let mut capture = Capture::take(
             &self.context.db,
             &self.union,
-            &mut self.snapshots.registry(),
+            &mut registry,
+            &is_staged,
             staging,
             &mut phases,
         )?;
+        drop(registry);
         {
             let mut heat = self.snapshots.heat();
             heat.look(Instant::now(), &self.context.db.file_reads()?);
@@ -310,11 +331,11 @@ impl StateBackend {
             tables: lock(&self.tables).clone(),
             options,
             deadline: deadline.clone(),
+            savepoint,
             sync: begun.elapsed(),
             phases,
         };
         let (alive, ended) = channel();
-        let context = self.snapshots.clone();
         let thread = std::thread::Builder::new()
             .name("lazurite-snapshot".into())
             .spawn(move || {

@@ -16,7 +16,7 @@ use crate::{
     Error, Result, StateBackend,
     key_groups::KeyGroupRange,
     options::RocksDbOptions,
-    snapshot::layout::is_job_name,
+    snapshot::{ClaimMode, MAX_TIMEOUT, SnapshotPath, layout::is_job_name},
     table::{TableDescriptor, TableSchema},
 };
 
@@ -81,6 +81,7 @@ pub struct StateBackendBuilder {
     pub(crate) load_policy: LoadPolicy,
     pub(crate) durability: Durability,
     pub(crate) restore: Restore,
+    pub(crate) initial_state: Option<(SnapshotPath, ClaimMode)>,
     pub(crate) rocksdb: RocksDbOptions,
     pub(crate) retained_snapshots: usize,
     pub(crate) snapshot_timeout: Duration,
@@ -113,6 +114,7 @@ impl StateBackendBuilder {
             load_policy: LoadPolicy::default(),
             durability: Durability::default(),
             restore: Restore::default(),
+            initial_state: None,
             rocksdb: RocksDbOptions::default(),
             retained_snapshots: 1,
             snapshot_timeout: Duration::from_secs(600),
@@ -190,6 +192,16 @@ impl StateBackendBuilder {
         self
     }
 
+    /// What the job begins with where it has no complete snapshot of its own: one of another job, or a savepoint, in the same store; and whose that
+    /// is from then on. With [`Restore::Latest`] alone, and nothing once the job has a snapshot, so a restart asks for the same. Flink's
+    /// `execution.state-recovery.path` and `claim-mode`. Every subtask of a job, and its coordinator, are given the same.
+    ///
+    /// With [`ClaimMode::Claim`], [`open`](Self::open) claims it; from then on its job can be opened no more.
+    pub fn initial_state(mut self, path: SnapshotPath, mode: ClaimMode) -> Self {
+        self.initial_state = Some((path, mode));
+        self
+    }
+
     /// Memory, files and compactions of RocksDB.
     pub fn rocksdb(mut self, options: RocksDbOptions) -> Self {
         self.rocksdb = options;
@@ -203,7 +215,7 @@ impl StateBackendBuilder {
         self
     }
 
-    /// The time after which a snapshot that is not complete is given up. Default 10 minutes, as Flink's
+    /// The time after which a snapshot that is not complete is given up, at most 12 hours. Default 10 minutes, as Flink's
     /// `execution.checkpointing.timeout`.
     pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
         self.snapshot_timeout = timeout;
@@ -335,9 +347,7 @@ impl StateBackendBuilder {
                 format!("{} is not in 1 to 64", self.transfer_threads),
             );
         }
-        if self.snapshot_timeout.is_zero() {
-            return refuse("snapshot_timeout", "it must be longer than 0".into());
-        }
+        check_timeout("snapshot_timeout", self.snapshot_timeout)?;
         check_cache_bytes(self.cache.budget_bytes)?;
         check_disk_budget_bytes(self.cache.disk_budget_bytes)?;
         check_transfer_rate(self.transfer_bytes_per_second)?;
@@ -383,6 +393,17 @@ impl StateBackendBuilder {
     pub(crate) fn local_env(&self) -> Arc<dyn Env> {
         self.env.clone().unwrap_or_else(|| Arc::new(PosixEnv))
     }
+}
+
+/// Refuses a time in which no snapshot can end, or that is longer than what is uploaded for it is sure to stay.
+pub(crate) fn check_timeout(option: &'static str, timeout: Duration) -> Result<()> {
+    if !timeout.is_zero() && timeout <= MAX_TIMEOUT {
+        return Ok(());
+    }
+    Err(Error::InvalidOption {
+        option,
+        reason: format!("{timeout:?} is not longer than 0 and at most {MAX_TIMEOUT:?}"),
+    })
 }
 
 /// Refuses a budget in which nothing could be moved.

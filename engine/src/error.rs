@@ -191,6 +191,24 @@ pub enum Error {
         id: u64,
     },
 
+    /// Another job has taken over what lies there.
+    #[error(
+        "{path} was claimed by job {by}, which owns it from then on; go on with that job, or begin another one with a snapshot of it"
+    )]
+    Claimed {
+        /// The directory of the job, or of the savepoint.
+        path: String,
+        /// Who has it.
+        by: String,
+    },
+
+    /// There is something where the savepoint is to be.
+    #[error("the directory {path} for the savepoint is not empty; give another one")]
+    SavepointExists {
+        /// The directory.
+        path: String,
+    },
+
     /// The backend is closed.
     #[error("the backend is closed; open it again")]
     Closed,

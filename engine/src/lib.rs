@@ -45,7 +45,8 @@ pub use options::{Compression, RocksDbOptions};
 pub use restore::RestoreReport;
 pub use rocks::ClipProgress;
 pub use snapshot::{
-    PendingSnapshot, SnapshotOptions, SnapshotReport, SnapshotStore, SubtaskHandle,
+    ClaimMode, PendingSnapshot, SnapshotOptions, SnapshotPath, SnapshotReport, SnapshotStore,
+    SubtaskHandle,
 };
 pub use stats::TierStats;
 pub use table::{

@@ -5,14 +5,14 @@
 //! [`restore`](crate::restore).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use lazurite_env::{
     ErrorKind, IoRuntime,
-    remote::{CountingStore, RemoteStore},
+    remote::{CountingStore, Key, RemoteStore},
 };
 use lazurite_tiering::{Checksum, UnionEnv, UnionOptions};
 
@@ -24,14 +24,18 @@ use crate::{
     metrics::{PhaseClock, kind_of, request_observer},
     restore::{self, RestoreReport, Wanted},
     snapshot::{
-        SnapshotMetadata, SubtaskState,
+        ClaimMode, SnapshotMetadata, SubtaskState,
+        claims::{Claims, refusal},
         context::Known,
         heat::Heat,
         job::look_at_job,
         layout::JobLayout,
+        origin,
+        place::Place,
         registry::{Registry, Uploaded},
         retention::History,
         store::{Found, is_missing, lengths, load},
+        uploaded,
     },
     table::{TableSchema, Tables},
 };
@@ -72,16 +76,25 @@ pub(crate) fn prepare(
     let mut directory = Directory::open(options.local_env(), &options.dir, &options.job)?;
     let layout = JobLayout::new(&options.job)?;
     let job = look_at_job(&store, &runtime, &layout)?;
+    if job.claimed {
+        return Err(refusal(&store, &runtime, &Place::Snapshot(layout, 1)));
+    }
     let found = open_union(options, &store, &runtime)?;
     let kept = match &found {
         Some(union) if may_keep(options) && restore::has_database(union)? => Some(union.clone()),
         _ => None,
     };
     let newest_seen = job.newest.as_ref().map_or(0, |(id, _)| *id);
-    let chosen = choose(options, &store, &runtime, &layout, job.newest)?;
+    let begins = job.newest.is_none() && options.restore == Restore::Latest;
+    let begins_with = options.initial_state.as_ref().filter(|_| begins);
+    let chosen = match begins_with {
+        Some((path, _)) => Some(origin::find(&store, &runtime, path)?),
+        None => choose(options, &store, &runtime, &layout, job.newest)?,
+    };
     if let Some(found) = &chosen {
         check_fits(options, &found.metadata)?;
     }
+    let claims = Claims::of(chosen.as_ref(), begins_with.map(|(_, mode)| *mode))?;
     let wanted = Wanted {
         operator: &options.operator,
         key_groups: options.key_groups,
@@ -90,25 +103,32 @@ pub(crate) fn prepare(
     phases.ended("find");
     let mut known = Known {
         history: History::new(job.ids, job.unfinished),
+        claimed: claims.dirs,
         ..Known::default()
     };
+    known.history.began_with(claims.origin);
     let (mut report, keep) = (None, kept.is_some());
     let (union, tables) = if let Some(union) = kept {
         directory.check_key_groups(options.key_groups, range)?;
         let newest = chosen.as_ref().map(|found| &found.metadata);
         let mut state = None;
         if let Some(newest) = newest {
-            refuse_stale(options, &directory, newest)?;
+            if begins_with.is_none() {
+                refuse_stale(options, &directory, newest)?;
+            }
             state = state_of(newest, wanted);
             known.part_of = part_of(newest, wanted);
         }
         if let Some(state) = state {
             known.heat = Heat::of(&state.files);
         }
-        known.registry = kept_registry(&store, &runtime, &layout, &union, state)?;
+        known.registry = kept_registry(&store, &runtime, &union, state)?;
         (union, directory.tables()?)
     } else if let Some(chosen) = chosen {
-        let plan = restore::plan(&store, &runtime, &layout, &chosen, wanted, &numbers(&found))?;
+        let plan = restore::plan(&store, &runtime, &chosen, wanted, &numbers(&found))?;
+        if let Some((_, ClaimMode::Claim)) = begins_with {
+            origin::take(&store, &runtime, &chosen, &options.job)?;
+        }
         known.part_of = part_of(&chosen.metadata, wanted);
         phases.ended("fetch");
         let union = or_start_over(found, options, &store, &runtime)?;
@@ -119,7 +139,9 @@ pub(crate) fn prepare(
         let restored = plan.apply(&union)?;
         (known.heat, known.registry) = (restored.heat, restored.registry);
         report = Some(restored.report);
-        known.history.completed(Arc::new(chosen.metadata));
+        if begins_with.is_none() {
+            known.history.completed(Arc::new(chosen.metadata));
+        }
         (union, tables)
     } else {
         let union = or_start_over(found, options, &store, &runtime)?;
@@ -170,7 +192,7 @@ fn choose(
         Restore::Latest => newest.map(|(_, found)| found).transpose(),
         Restore::Snapshot(id) => match newest {
             Some((newest, found)) if newest == id => found.map(Some),
-            _ => match load(store, runtime, layout, id) {
+            _ => match load(store, runtime, &Place::Snapshot(layout.clone(), id)) {
                 Ok(found) if found.metadata.is_fence() => Err(missing(id)),
                 Ok(found) => Ok(Some(found)),
                 Err(error) if is_missing(&error) => Err(missing(id)),
@@ -297,7 +319,6 @@ fn refuse_stale(
 fn kept_registry(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
-    layout: &JobLayout,
     union: &UnionEnv,
     newest: Option<&SubtaskState>,
 ) -> Result<Registry> {
@@ -306,22 +327,26 @@ fn kept_registry(
         let mut kept = newest.files.clone();
         kept.retain(|file| {
             union.get(&file.name).is_some_and(|entry| {
-                entry.file.key.as_str() == file.key && entry.file.checksum == file.checksum
+                // The job may have copied it since, with its first snapshot.
+                let name = file.key.rsplit('/').next();
+                Some(entry.file.key.name()) == name && entry.file.checksum == file.checksum
             })
         });
-        registry = Registry::of(&kept, &newest.tails, layout)?;
+        union.catalogue_uploaded(&uploaded(kept.iter())?)?;
+        registry = Registry::of(&kept, &newest.tails)?;
         // A complete snapshot needs them, so they are in the store.
         kept.iter()
             .for_each(|file| union.confirm_stored(&file.name));
     }
     let mut rest = union.entries();
     rest.retain(|entry| registry.get(&entry.name).is_none());
-    if rest.is_empty() {
-        return Ok(registry);
+    let dirs: BTreeSet<Key> = rest.iter().filter_map(|of| of.file.key.parent()).collect();
+    let mut present = HashMap::new();
+    for dir in dirs {
+        let (store, prefix) = (store.clone(), dir.clone());
+        let listed = runtime.wait(async move { store.list(Some(&prefix)).await })?;
+        present.extend(lengths(&dir, listed));
     }
-    let (store, shared) = (store.clone(), layout.shared());
-    let listed = runtime.wait(async move { store.list(Some(&shared)).await })?;
-    let present = lengths(&layout.shared(), listed);
     for entry in rest {
         let file = entry.file;
         if present.get(file.key.as_str()) != Some(&file.len) {
@@ -340,6 +365,7 @@ fn kept_registry(
             tail_offset,
             tail_checksum,
             stored_tail: None,
+            fresh: None,
         };
         // What is not in the registry must stay here, for the next snapshot to link it.
         union.confirm_stored(&entry.name);

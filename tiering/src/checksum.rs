@@ -32,6 +32,12 @@ impl Checksum {
     }
 }
 
+impl From<u128> for Checksum {
+    fn from(xxh3: u128) -> Self {
+        Checksum(xxh3)
+    }
+}
+
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)

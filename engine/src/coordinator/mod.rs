@@ -32,13 +32,17 @@ use pending::Pending;
 use crate::{
     Error, KeyGroupRange, Result, SnapshotStore,
     snapshot::{
-        Deadline, SnapshotMetadata, SnapshotOptions, SubtaskHandle,
-        commit::commit,
+        ClaimMode, Deadline, SnapshotMetadata, SnapshotOptions, SubtaskHandle,
+        claims::{Claims, refusal},
+        commit::{check_is_empty, commit, commit_savepoint},
         committer::Committer,
         job::look_at_job,
         layout::{JobLayout, token},
+        origin,
+        place::Place,
         retention::{History, delete_all, retain},
         run::{unix_ms, user_values},
+        store::Found,
     },
 };
 
@@ -71,11 +75,13 @@ pub struct Coordinator {
     /// Held while a snapshot is completed: one at a time. Locked before the committer's history, and that before `state`.
     commits: Mutex<()>,
     state: Mutex<State>,
+    /// What the job begins with, where it had no snapshot of its own.
+    initial: Option<Arc<SnapshotMetadata>>,
 }
 
 struct State {
     pending: BTreeMap<u64, Pending>,
-    /// The newest complete snapshot.
+    /// The newest complete snapshot of the job's own.
     latest: Option<Arc<SnapshotMetadata>>,
     /// What the subtasks still used at their last part.
     in_use: HashSet<Key>,
@@ -96,8 +102,14 @@ pub struct CompletedSnapshot {
     pub uploaded_bytes: u64,
     /// Table files that all subtasks sent.
     pub uploaded_files: u64,
-    /// Table files that were in the store already.
+    /// Table files that were in the store already, where the snapshot names them.
     pub reused_files: u64,
+    /// Table files that were copied inside the store, without a byte over the link.
+    pub copied_files: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Bytes that were copied by reading and writing them, since the store cannot copy.
+    pub streamed_bytes: u64,
     /// Snapshots that were pending and are given up, since this one is newer.
     pub subsumed: Vec<u64>,
 }
@@ -112,11 +124,12 @@ impl Coordinator {
         let layout = JobLayout::new(&options.job)?;
         let SnapshotStore { store, runtime } = &options.store;
         let writer = token();
-        let committer = |history| {
+        let committer = |history, claimed| {
             Committer::new(
                 store.clone(),
                 runtime.clone(),
                 layout.clone(),
+                claimed,
                 writer.clone(),
                 options.retained,
                 history,
@@ -125,15 +138,26 @@ impl Coordinator {
         let deadline = Deadline::new(options.timeout);
         'again: for _ in 0..TAKE_OVERS {
             let before = look_at_job(store, runtime, &layout)?;
+            if before.claimed {
+                return Err(refusal(store, runtime, &Place::Snapshot(layout, 1)));
+            }
             let fence = SnapshotMetadata {
                 job: options.job.clone(),
                 id: before.ids.last().map_or(1, |id| id + 1),
                 writer: writer.clone(),
                 created_unix_ms: unix_ms(),
                 user_metadata: BTreeMap::new(),
+                claimed: Vec::new(),
+                origin: None,
+                in_use: Vec::new(),
+                savepoint: false,
                 subtasks: Vec::new(),
             };
-            match commit(&committer(History::default()), &fence, &deadline) {
+            let fencing = committer(History::default(), Vec::new());
+            let put = |fence: &SnapshotMetadata| {
+                commit(&fencing, &fencing.place(fence.id), fence, &deadline)
+            };
+            match put(&fence) {
                 Ok(_) => {}
                 Err(Error::SnapshotConflict { .. }) => continue,
                 Err(error) => return Err(error),
@@ -150,24 +174,23 @@ impl Coordinator {
                     id: *id,
                     ..fence.clone()
                 };
-                match commit(&committer(History::default()), &below, &deadline) {
+                match put(&below) {
                     Ok(_) => fences.push(below),
                     Err(Error::SnapshotConflict { .. }) => continue 'again,
                     Err(error) => return Err(error),
                 }
             }
-            let latest = match job.newest {
-                Some((_, found)) => Some(Arc::new(found?.metadata)),
-                None => None,
-            };
+            let (claims, latest, initial) = begin_with(&options, job.newest)?;
             let mut history = History::new(job.ids, Default::default());
             latest.iter().cloned().for_each(|of| history.completed(of));
             for fence in fences {
                 history.completed(Arc::new(fence));
             }
+            history.began_with(claims.origin);
             return Ok(Coordinator {
-                committer: committer(history),
+                committer: committer(history, claims.dirs),
                 options,
+                initial,
                 commits: Mutex::new(()),
                 state: Mutex::new(State {
                     pending: BTreeMap::new(),
@@ -182,7 +205,12 @@ impl Coordinator {
         Err(Error::SnapshotConflict { id: 0 })
     }
 
-    /// The newest complete snapshot: what the subtasks are to restore, by its number.
+    /// The snapshot that the job [begins with](CoordinatorBuilder::initial_state), another's or a savepoint: `None` where it had one of its own, or was given none.
+    pub fn initial(&self) -> Option<Arc<SnapshotMetadata>> {
+        self.initial.clone()
+    }
+
+    /// The newest complete snapshot of the job's own: what the subtasks are to restore, by its number.
     pub fn latest(&self) -> Option<Arc<SnapshotMetadata>> {
         self.lock().latest.clone()
     }
@@ -210,15 +238,21 @@ impl Coordinator {
     }
 
     /// Begins a snapshot, of which a part of each of `subtasks` is expected, and gives it its number. Nothing is written. Waits while another is being
-    /// completed. Numbers are the coordinator's: whatever of an earlier one's is still on its way to a subtask or back is to be dropped.
+    /// completed. The subtasks are given the same options for a [savepoint](SnapshotOptions::savepoint). Numbers are the coordinator's: whatever of an earlier one's is still on its way to a subtask or back is to be dropped.
     ///
     /// # Errors
     /// [`Error::SnapshotInProgress`] where as many as may be are under way; [`Error::SnapshotConflict`] once another coordinator was found
     /// to have taken over; [`Error::TooManySnapshotFailures`] after as many as are not tolerated; [`Error::InvalidOption`] for subtasks that
-    /// share key groups, or none.
+    /// share key groups, or none;
+    /// [`Error::SavepointExists`] where there is something in a savepoint's directory.
     pub fn begin(&self, subtasks: &[Subtask], options: SnapshotOptions) -> Result<u64> {
         let timeout = options.timeout.unwrap_or(self.options.timeout);
-        let pending = Pending::new(subtasks, options.user_metadata, Deadline::new(timeout))?;
+        let savepoint = options.savepoint_dir()?;
+        if let Some(dir) = &savepoint {
+            check_is_empty(&self.options.store, dir)?;
+        }
+        let deadline = Deadline::new(timeout);
+        let pending = Pending::new(subtasks, options.user_metadata, savepoint, deadline)?;
         let mut history = self.committer.history();
         history.check_alone()?;
         let mut state = self.lock();
@@ -243,20 +277,22 @@ impl Coordinator {
     /// [`SnapshotConflict`](Error::SnapshotConflict) says that another coordinator has taken over.
     pub fn acknowledge(&self, handle: SubtaskHandle) -> Result<Option<CompletedSnapshot>> {
         let id = handle.snapshot_id;
-        let layout = &self.committer.layout;
-        handle.check(layout)?;
-        self.committer.spare(handle.dropped(layout)?);
-        {
+        let bounds = &self.committer.bounds;
+        let (dropped, is_whole) = {
             let mut state = self.lock();
             self.give_up_late(&mut state);
             if state.latest.as_ref().is_some_and(|latest| latest.id == id) {
                 return Ok(None); // the answer to the last part was lost
             }
             let pending = state.pending.get_mut(&id).ok_or(Error::SnapshotAborted)?;
+            handle.check(bounds, pending.savepoint.as_ref())?;
+            let dropped = handle.dropped()?;
             pending.take(handle)?;
-            if !pending.is_whole() {
-                return Ok(None);
-            }
+            (dropped, pending.is_whole())
+        };
+        self.committer.spare(dropped);
+        if !is_whole {
+            return Ok(None);
         }
         // Another one may be completed at this moment, and subsume this one.
         let _commit = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -287,8 +323,7 @@ impl Coordinator {
         let given_up = self.lock().pending.remove(&id);
         if let Some(pending) = given_up {
             tracing::warn!(id, reason, "snapshot declined");
-            self.committer
-                .spare(pending.manifests(&self.committer.layout));
+            self.committer.spare(pending.manifests());
             let mut state = self.lock();
             state.failures += 1;
             state.last_end = Some(Instant::now());
@@ -320,30 +355,34 @@ impl Coordinator {
             let key = |of: &crate::snapshot::SubtaskState| of.key_group_range.start();
             (&a.operator, key(a)).cmp(&(&b.operator, key(b)))
         });
+        let in_use = pending.in_use();
+        let (claimed, origin) = match pending.savepoint {
+            Some(_) => Default::default(),
+            None => self.committer.claims(&subtasks, &in_use),
+        };
         let metadata = Arc::new(SnapshotMetadata {
             job: self.options.job.clone(),
             id,
             writer: self.committer.writer.clone(),
             created_unix_ms: unix_ms(),
             user_metadata: user_values(&pending.user_metadata),
+            claimed,
+            origin,
+            in_use,
+            savepoint: pending.savepoint.is_some(),
             subtasks,
         });
         let deadline = &pending.deadline;
-        self.committer.refuse_overtaken(id, deadline)?;
-        let bytes = commit(&self.committer, &metadata, deadline).inspect_err(|error| {
-            if matches!(error, Error::SnapshotConflict { .. }) {
-                self.committer.history().overtaken(id);
+        let mut subsumed = Vec::new();
+        let bytes = match &pending.savepoint {
+            Some(dir) => commit_savepoint(&self.committer, dir, &metadata, deadline)?,
+            None => {
+                let bytes = self.commit(&metadata, deadline)?;
+                subsumed = self.completed(&metadata, pending)?;
+                self.retain(id, deadline)?;
+                bytes
             }
-        })?;
-        self.committer.history().completed(metadata.clone());
-        let subsumed = self.completed(&metadata, pending)?;
-        match retain(&self.committer, id, deadline, || self.needed()) {
-            Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
-            }
-            Ok(()) => {}
-        }
+        };
         let sum = |of: fn(&SubtaskHandle) -> u64| {
             let parts = pending.parts().map(of);
             parts.fold(0, u64::saturating_add) // they come from other processes
@@ -354,16 +393,44 @@ impl Coordinator {
             uploaded_bytes: sum(|part| part.report.uploaded_bytes).saturating_add(bytes),
             uploaded_files: sum(|part| part.report.uploaded_files),
             reused_files: sum(|part| part.report.reused_files),
+            copied_files: sum(|part| part.report.copied_files),
+            copied_bytes: sum(|part| part.report.copied_bytes),
+            streamed_bytes: sum(|part| part.report.streamed_bytes),
             subsumed,
         })
     }
 
+    /// Creates `_metadata` of a snapshot of the job's own; its length.
+    fn commit(&self, metadata: &Arc<SnapshotMetadata>, deadline: &Deadline) -> Result<u64> {
+        let id = metadata.id;
+        self.committer.refuse_overtaken(id, deadline)?;
+        let place = self.committer.place(id);
+        let bytes = commit(&self.committer, &place, metadata, deadline).inspect_err(|error| {
+            if matches!(error, Error::SnapshotConflict { .. }) {
+                self.committer.history().overtaken(id);
+            }
+        })?;
+        self.committer.history().completed(metadata.clone());
+        Ok(bytes)
+    }
+
+    /// Deletes what snapshot `id` subsumes. The only error is that the job is somebody else's.
+    fn retain(&self, id: u64, deadline: &Deadline) -> Result<()> {
+        match retain(&self.committer, id, deadline, || self.needed()) {
+            Err(error @ (Error::SnapshotConflict { .. } | Error::Claimed { .. })) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Notes that a snapshot is complete, and gives up older ones.
     fn completed(&self, metadata: &Arc<SnapshotMetadata>, pending: &Pending) -> Result<Vec<u64>> {
-        let layout = &self.committer.layout;
         let mut in_use = HashSet::new();
         for part in pending.parts() {
-            in_use.extend(part.needed(layout)?);
+            in_use.extend(part.needed()?);
         }
         let mut state = self.lock();
         state.latest = Some(metadata.clone());
@@ -372,7 +439,7 @@ impl Coordinator {
         let older = std::mem::replace(&mut state.pending, newer);
         drop(state);
         for pending in older.values() {
-            self.committer.spare(pending.manifests(layout));
+            self.committer.spare(pending.manifests());
         }
         Ok(older.into_keys().collect())
     }
@@ -383,7 +450,7 @@ impl Coordinator {
         let mut needed = state.in_use.clone();
         for part in state.pending.values().flat_map(Pending::parts) {
             // It was checked when it came.
-            needed.extend(part.needed(&self.committer.layout).unwrap_or_default());
+            needed.extend(part.needed().unwrap_or_default());
         }
         needed
     }
@@ -417,6 +484,36 @@ impl Coordinator {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Never held across a request or while another lock is waited for, and each change of it is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the job goes on from, by `newest`, its newest complete snapshot: what it has claimed, that snapshot, and the one that it begins with
+/// where there is none.
+#[expect(clippy::type_complexity, reason = "taken apart where it is asked for")]
+fn begin_with(
+    options: &CoordinatorBuilder,
+    newest: Option<(u64, Result<Found>)>,
+) -> Result<(
+    Claims,
+    Option<Arc<SnapshotMetadata>>,
+    Option<Arc<SnapshotMetadata>>,
+)> {
+    let SnapshotStore { store, runtime } = &options.store;
+    match (newest, &options.initial_state) {
+        (Some((_, found)), _) => {
+            let found = found?;
+            let claims = Claims::of(Some(&found), None)?;
+            Ok((claims, Some(Arc::new(found.metadata)), None))
+        }
+        (None, Some((path, mode))) => {
+            let found = origin::find(store, runtime, path)?;
+            if *mode == ClaimMode::Claim {
+                origin::take(store, runtime, &found, &options.job)?;
+            }
+            let claims = Claims::of(Some(&found), Some(*mode))?;
+            Ok((claims, None, Some(Arc::new(found.metadata))))
+        }
+        (None, None) => Ok(Default::default()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Coordinator;
-use crate::{Error, Result, SnapshotStore};
+use crate::{ClaimMode, Error, Result, SnapshotPath, SnapshotStore, builder::check_timeout};
 
 /// What becomes of a job's snapshots when it is [cancelled](Coordinator::cancel): Flink's externalized checkpoint retention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +27,7 @@ pub struct CoordinatorBuilder {
     pub(super) tolerable_failures: u32,
     pub(super) retained: usize,
     pub(super) on_cancel: OnCancel,
+    pub(super) initial_state: Option<(SnapshotPath, ClaimMode)>,
 }
 
 impl CoordinatorBuilder {
@@ -41,6 +42,7 @@ impl CoordinatorBuilder {
             tolerable_failures: 0,
             retained: 1,
             on_cancel: OnCancel::default(),
+            initial_state: None,
         }
     }
 
@@ -59,7 +61,7 @@ impl CoordinatorBuilder {
     }
 
     /// A snapshot that is not complete so long after its begin has failed: Flink's `execution.checkpointing.timeout`. Defaults to 10 minutes, as
-    /// there.
+    /// there; at most 12 hours.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -90,6 +92,13 @@ impl CoordinatorBuilder {
         self
     }
 
+    /// What the job begins with where it has no complete snapshot of its own: see
+    /// [`StateBackendBuilder::initial_state`](crate::StateBackendBuilder::initial_state), which the subtasks are given alike.
+    pub fn initial_state(mut self, path: SnapshotPath, mode: ClaimMode) -> Self {
+        self.initial_state = Some((path, mode));
+        self
+    }
+
     /// Takes over the job: from now on no other coordinator and no backend that was there before completes a snapshot of it. A few
     /// requests, for which it blocks.
     ///
@@ -112,9 +121,7 @@ impl CoordinatorBuilder {
                 "at least 1 must be allowed to be under way",
             );
         }
-        if self.timeout.is_zero() {
-            return refuse("timeout", "it must be longer than 0");
-        }
+        check_timeout("timeout", self.timeout)?;
         Coordinator::take_over(self)
     }
 }

@@ -1,18 +1,23 @@
 //! A snapshot that is under way: of whom a part is expected, and what has come.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use lazurite_env::remote::Key;
 
 use super::Subtask;
 use crate::{
     Error, Result,
-    snapshot::{Deadline, SubtaskHandle, layout::JobLayout},
+    snapshot::{Deadline, SubtaskHandle},
 };
 
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) user_metadata: BTreeMap<String, Vec<u8>>,
+    /// Where it is to lie, where it is a savepoint.
+    pub(super) savepoint: Option<Key>,
     pub(super) begun: Instant,
     pub(super) deadline: Deadline,
     parts: BTreeMap<Subtask, Option<SubtaskHandle>>,
@@ -23,6 +28,7 @@ impl Pending {
     pub(super) fn new(
         subtasks: &[Subtask],
         user_metadata: BTreeMap<String, Vec<u8>>,
+        savepoint: Option<Key>,
         deadline: Deadline,
     ) -> Result<Self> {
         let refuse = |reason: String| Error::InvalidOption {
@@ -43,6 +49,7 @@ impl Pending {
         }
         Ok(Pending {
             user_metadata,
+            savepoint,
             begun: Instant::now(),
             deadline,
             parts: subtasks.iter().map(|s| (s.clone(), None)).collect(),
@@ -75,11 +82,28 @@ impl Pending {
         self.parts.values().flatten()
     }
 
+    /// What the subtasks still use beside their states, sorted. Of a savepoint none: it names nothing that lies elsewhere.
+    pub(super) fn in_use(&self) -> Vec<String> {
+        if self.savepoint.is_some() {
+            return Vec::new();
+        }
+        let mut in_use: BTreeSet<&str> = BTreeSet::new();
+        in_use.extend(
+            self.parts()
+                .flat_map(|part| &part.in_use)
+                .map(String::as_str),
+        );
+        for (key, ..) in self.parts().flat_map(|part| part.state.objects()) {
+            in_use.remove(key);
+        }
+        in_use.into_iter().map(str::to_owned).collect()
+    }
+
     /// The manifests of the parts that have come: orphans, once it is given up.
-    pub(super) fn manifests(&self, layout: &JobLayout) -> Vec<Key> {
+    pub(super) fn manifests(&self) -> Vec<Key> {
         let parts = self.parts();
         parts
-            .filter_map(|part| layout.own(&part.state.manifest.key).ok())
+            .filter_map(|part| Key::new(part.state.manifest.key.as_str()).ok())
             .collect()
     }
 

@@ -99,9 +99,9 @@ metrics! {
     SNAPSHOTS_RUNNING: Gauge "lazurite_snapshots_running" ["backend"] "Snapshots under way";
     SNAPSHOT_LAST_ID: Newest "lazurite_snapshot_last_id" ["backend"] "Number of the newest complete snapshot of this process";
     SNAPSHOT_LAST_TIME: Newest "lazurite_snapshot_last_timestamp_seconds" ["backend"] "When it was complete, in seconds since 1970";
-    SNAPSHOT_PHASE_SECONDS: Histogram "lazurite_snapshot_phase_seconds" ["backend" "phase"] "Phases of snapshots: flush, link, upload, tails, manifest, check, commit, retention";
-    SNAPSHOT_FILES: Counter "lazurite_snapshot_files_total" ["backend" "source"] "Table files of complete snapshots: uploaded, reused";
-    SNAPSHOT_BYTES: Counter "lazurite_snapshot_bytes_total" ["backend" "source"] "Bytes of complete snapshots: uploaded (tails, manifest and metadata included), reused";
+    SNAPSHOT_PHASE_SECONDS: Histogram "lazurite_snapshot_phase_seconds" ["backend" "phase"] "Phases of snapshots: flush, link, copy, upload, tails, manifest, check, commit, retention";
+    SNAPSHOT_FILES: Counter "lazurite_snapshot_files_total" ["backend" "source"] "Table files of complete snapshots: uploaded, reused (named where they lie), copied by the store, streamed (copied through this process)";
+    SNAPSHOT_BYTES: Counter "lazurite_snapshot_bytes_total" ["backend" "source"] "Bytes of complete snapshots: uploaded (tails, manifest and metadata included), reused, copied, streamed";
     RESTORE_PHASE_SECONDS: Histogram "lazurite_restore_phase_seconds" ["backend" "phase"] "Phases of opening a backend: store, find, fetch, local, download (eager only), database";
     RESTORED_FILES: Counter "lazurite_restored_files_total" ["backend" "source"] "Table files of restored snapshots: remote, reused from the local disk";
     RESTORED_BYTES: Counter "lazurite_restored_bytes_total" ["backend" "source"] "Their bytes";

@@ -164,11 +164,15 @@ impl Source {
             sheet.put(&m::SNAPSHOT_LAST_ID, &[job], of(&figures.last_id));
             sheet.put(&m::SNAPSHOT_LAST_TIME, &[job], of(&figures.last_unix_s));
         }
-        let (uploaded, reused) = ([job, "uploaded"], [job, "reused"]);
-        sheet.put(&m::SNAPSHOT_FILES, &uploaded, of(&figures.uploaded_files));
-        sheet.put(&m::SNAPSHOT_FILES, &reused, of(&figures.reused_files));
-        sheet.put(&m::SNAPSHOT_BYTES, &uploaded, of(&figures.uploaded_bytes));
-        sheet.put(&m::SNAPSHOT_BYTES, &reused, of(&figures.reused_bytes));
+        for (source, files, bytes) in [
+            ("uploaded", &figures.uploaded_files, &figures.uploaded_bytes),
+            ("reused", &figures.reused_files, &figures.reused_bytes),
+            ("copied", &figures.copied_files, &figures.copied_bytes),
+            ("streamed", &figures.streamed_files, &figures.streamed_bytes),
+        ] {
+            sheet.put(&m::SNAPSHOT_FILES, &[job, source], of(files));
+            sheet.put(&m::SNAPSHOT_BYTES, &[job, source], of(bytes));
+        }
         if let Some(r) = &self.restored {
             let (remote, reused) = ([job, "remote"], [job, "reused"]);
             sheet.put(&m::RESTORED_FILES, &remote, r.files - r.reused_files);

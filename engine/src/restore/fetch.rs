@@ -1,6 +1,9 @@
 //! The one round of requests of a restore, and the checks on what it brought.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::future::{try_join, try_join_all};
@@ -13,7 +16,6 @@ use lazurite_tiering::Checksum;
 use crate::{
     Error, Result,
     snapshot::{
-        layout::JobLayout,
         metadata::SubtaskState,
         store::{as_damage, lengths},
     },
@@ -33,58 +35,65 @@ struct Wanted {
 }
 
 /// Fetches the manifests and the tails of `states`, and lists the shared objects: all at once, so in one round trip, however many
-/// there are. `lengths` are those of the objects under the snapshot's number.
+/// there are. `beside` are the lengths of the objects in the directory of the snapshot, `dir`.
 pub(super) fn fetch(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
-    layout: &JobLayout,
-    lengths: &HashMap<String, u64>,
+    dir: &Key,
+    beside: &HashMap<String, u64>,
     states: &[&SubtaskState],
 ) -> Result<Vec<Fetched>> {
     let mut wanted = Vec::new();
     for state in states {
         let manifest = &state.manifest;
-        check_length(lengths, &manifest.key, manifest.len)?;
+        check_length(beside, &manifest.key, manifest.len)?;
         let tails = state.tails.iter().map(|t| (&t.key, t.len, t.checksum));
         for (key, len, checksum) in [(&manifest.key, manifest.len, manifest.checksum)]
             .into_iter()
             .chain(tails)
         {
             wanted.push(Wanted {
-                key: layout.own(key)?,
+                key: Key::new(&**key)?,
                 len,
                 checksum,
             });
         }
     }
-    let (store, shared) = (store.clone(), layout.shared());
     let shared_objects = || {
         states.iter().flat_map(|state| {
             let files = state.files.iter().map(|f| (&f.key, f.len));
             files.chain(state.tails.iter().map(|t| (&t.key, t.len)))
         })
     };
-    let names: Vec<String> = shared_objects()
-        .map(|(key, _)| key.rsplit('/').next().unwrap_or(key).to_owned())
-        .collect();
+    // The job's own directory, and those that it has claimed; a savepoint has no other.
+    let mut likely: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    for (key, _) in shared_objects() {
+        let key = Key::new(key.as_str())?;
+        if let Some(parent) = key.parent().filter(|parent| parent != dir) {
+            likely
+                .entry(parent)
+                .or_default()
+                .push(key.name().to_owned());
+        }
+    }
+    let store = store.clone();
     let fetched = runtime.wait(async move {
-        let list = async {
-            if names.is_empty() {
-                return Ok(Vec::new());
-            }
+        let lists = likely.iter().map(|(prefix, names)| {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            store.list_likely(&shared, &names).await
-        };
+            let store = &store;
+            async move { Ok(lengths(prefix, store.list_likely(prefix, &names).await?)) }
+        });
         try_join(
             try_join_all(wanted.into_iter().map(|wanted| get(&store, wanted))),
-            list,
+            try_join_all(lists),
         )
         .await
     });
     let (objects, listed) = fetched.map_err(as_damage)?;
-    let present = self::lengths(&layout.shared(), listed);
+    let present: HashMap<String, u64> = listed.into_iter().flatten().collect();
     for (key, len) in shared_objects() {
-        check_length(&present, key, len)?;
+        let beside_it = beside.contains_key(key.as_str());
+        check_length(if beside_it { beside } else { &present }, key, len)?;
     }
     let mut objects = objects.into_iter();
     let fetched = states.iter().map(|state| Fetched {

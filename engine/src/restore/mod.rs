@@ -21,7 +21,10 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite_env::{
+    IoRuntime,
+    remote::{Key, RemoteStore},
+};
 use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
 use fetch::Fetched;
@@ -34,7 +37,6 @@ use crate::{
     snapshot::{
         SnapshotFile, SubtaskState, TailsRef,
         heat::Heat,
-        layout::JobLayout,
         metadata::user_bytes,
         registry::Registry,
         store::{Found, as_damage},
@@ -48,6 +50,9 @@ use crate::{
 pub struct RestoreReport {
     /// The snapshot that it was restored from.
     pub snapshot_id: u64,
+    /// Where that one lies in the store: `<job>/chk-<n>`, of this job or of the one that it
+    /// [began with](crate::StateBackendBuilder::initial_state), or the directory of a savepoint.
+    pub path: String,
     /// What the user gave with that snapshot, by name.
     pub user_metadata: BTreeMap<String, Vec<u8>>,
     /// What was given with the states of the operator's subtasks, all of them, whichever key groups this backend came back with: whose
@@ -90,30 +95,30 @@ pub(crate) struct Plan {
 pub(crate) fn plan(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
-    layout: &JobLayout,
     found: &Found,
     wanted: Wanted<'_>,
     local: &HashMap<String, u64>,
 ) -> Result<Plan> {
-    let metadata = &found.metadata;
+    let (metadata, path) = (&found.metadata, &found.place.metadata().to_string());
     let sources = sources::choose(metadata, wanted)?;
-    let fetched = fetch::fetch(store, runtime, layout, &found.lengths, &sources)?;
+    let fetched = fetch::fetch(store, runtime, &found.place.dir(), &found.lengths, &sources)?;
     let restored = match &sources[..] {
         [same] if same.key_group_range == wanted.range => Restored::same(same, fetched)?,
         sources => rescale::compose(sources, fetched, wanted, local)?,
     };
-    let (entries, tails) = catalog(layout, &restored)?;
+    let (entries, tails) = catalog(&restored)?;
     // What `SnapshotMetadata::decode` lets pass, the catalog does too; should it not, then now.
     CatalogEntry::check_all(&entries, tails.len() as u64).map_err(as_damage)?;
-    let registry = Registry::of(&restored.files, &restored.tails, layout)?;
+    let registry = Registry::of(&restored.files, &restored.tails)?;
     let subtasks = metadata.subtasks.iter();
     let report = RestoreReport {
         snapshot_id: metadata.id,
-        user_metadata: user_bytes(&metadata.user_metadata, &metadata.path())?,
+        path: found.place.to_string(),
+        user_metadata: user_bytes(&metadata.user_metadata, path)?,
         subtasks: subtasks
             .filter(|subtask| subtask.operator == wanted.operator)
             .map(|subtask| {
-                let user = user_bytes(&subtask.user_metadata, &metadata.path())?;
+                let user = user_bytes(&subtask.user_metadata, path)?;
                 Ok((subtask.key_group_range, user))
             })
             .collect::<Result<_>>()?,
@@ -195,7 +200,7 @@ pub(crate) struct Done {
 }
 
 /// The catalog of a state, and its files' tails one after another.
-fn catalog(layout: &JobLayout, restored: &Restored) -> Result<(Vec<CatalogEntry>, Bytes)> {
+fn catalog(restored: &Restored) -> Result<(Vec<CatalogEntry>, Bytes)> {
     let mut tails = BytesMut::new();
     let mut places = HashMap::new();
     let mut entries = Vec::with_capacity(restored.files.len());
@@ -227,7 +232,7 @@ fn catalog(layout: &JobLayout, restored: &Restored) -> Result<(Vec<CatalogEntry>
             name: file.name.clone(),
             level: file.level,
             file: RemoteFile {
-                key: layout.own(&file.key)?,
+                key: Key::new(&*file.key)?,
                 len: file.len,
                 checksum: file.checksum,
             },

@@ -15,7 +15,10 @@ use std::{
 use lazurite_env::{Env, EnvExt, ErrorKind};
 use lazurite_tiering::UnionEnv;
 
-use super::{heat::Heat, registry::Registry};
+use super::{
+    heat::Heat,
+    registry::{Registry, Uploaded},
+};
 use crate::{
     Error, Result,
     metrics::PhaseClock,
@@ -45,11 +48,12 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Flushes and captures. Blocks for the flush; writers wait for it as for any flush.
+    /// Flushes and captures. What the registry does not have is staged for upload, and what it has where `is_staged` says so. Blocks for the flush; writers wait for it as for any flush.
     pub(crate) fn take(
         db: &Arc<Db>,
         union: &UnionEnv,
         registry: &mut Registry,
+        is_staged: &dyn Fn(&Uploaded, &str) -> bool,
         staging: PathBuf,
         phases: &mut PhaseClock,
     ) -> Result<Self> {
@@ -61,7 +65,7 @@ impl Capture {
             small: Vec::new(),
             staging,
         };
-        match capture.fill(db, union, registry) {
+        match capture.fill(db, union, registry, is_staged) {
             Ok(()) => {
                 phases.ended("link");
                 Ok(capture)
@@ -73,13 +77,23 @@ impl Capture {
         }
     }
 
-    fn fill(&mut self, db: &Arc<Db>, union: &UnionEnv, registry: &mut Registry) -> Result<()> {
+    fn fill(
+        &mut self,
+        db: &Arc<Db>,
+        union: &UnionEnv,
+        registry: &mut Registry,
+        is_staged: &dyn Fn(&Uploaded, &str) -> bool,
+    ) -> Result<()> {
         // While this guard lives, RocksDB deletes no file: the listed ones can be linked and read.
         let _paused = db.pause_file_deletions()?;
         for live in db.live_files()? {
             let path = union.db_dir().join(&live.name);
             match live.kind {
-                LiveFileKind::Table => self.add_table(union, registry, live, &path)?,
+                LiveFileKind::Table => {
+                    let known = registry.get(&live.name);
+                    let stage = known.is_none_or(|known| is_staged(known, &live.name));
+                    self.add_table(union, stage, live, &path)?;
+                }
                 LiveFileKind::Manifest | LiveFileKind::Current | LiveFileKind::Options => {
                     let content = match live.contents {
                         Some(contents) => contents,
@@ -106,12 +120,12 @@ impl Capture {
     fn add_table(
         &mut self,
         union: &UnionEnv,
-        registry: &Registry,
+        stage: bool,
         live: LiveFile,
         path: &Path,
     ) -> Result<()> {
         let mut staged = None;
-        if registry.get(&live.name).is_none() {
+        if stage {
             let link = self.staging.join(&live.name);
             union.link(path, &link)?;
             staged = Some(link);

@@ -5,22 +5,26 @@
 //! attempts have the same bytes, since `_metadata` names its manifest, so they tell our commit from another's.
 
 use bytes::Bytes;
-use lazurite_env::ErrorKind;
+use lazurite_env::{ErrorKind, remote::Key};
 
-use super::{committer::Committer, metadata::SnapshotMetadata, pending::Deadline};
+use super::{
+    committer::Committer, metadata::SnapshotMetadata, pending::Deadline, place::Place,
+    store::SnapshotStore,
+};
 use crate::{Error, Result};
 
-/// Commits. `SnapshotConflict` where another writer has this id. After any other error the snapshot may exist or not; the
+/// Commits at `place`. `SnapshotConflict` where another writer has it. After any other error the snapshot may exist or not; the
 /// caller must not use its number again. An abort does not stop it: it would leave that open.
 pub(crate) fn commit(
     committer: &Committer,
+    place: &Place,
     metadata: &SnapshotMetadata,
     deadline: &Deadline,
 ) -> Result<u64> {
     deadline.check()?;
-    let bytes = Bytes::from(metadata.encode(&committer.layout)?);
+    let bytes = Bytes::from(metadata.encode(place)?);
     let len = bytes.len() as u64;
-    let key = committer.layout.metadata(metadata.id);
+    let key = place.metadata();
     let (store, put_key, put_bytes) = (committer.store.clone(), key.clone(), bytes.clone());
     let until = deadline.clone();
     let put = committer.runtime.wait(async move {
@@ -67,4 +71,37 @@ pub(crate) fn commit(
             Err(kind.into())
         }
     }
+}
+
+/// Commits a savepoint in `dir`.
+///
+/// # Errors
+/// As [`commit`]; `SavepointExists` where there is another one.
+pub(crate) fn commit_savepoint(
+    committer: &Committer,
+    dir: &Key,
+    metadata: &SnapshotMetadata,
+    deadline: &Deadline,
+) -> Result<u64> {
+    let place = Place::Savepoint(dir.clone());
+    commit(committer, &place, metadata, deadline).map_err(|error| match error {
+        Error::SnapshotConflict { .. } => Error::SavepointExists {
+            path: dir.to_string(),
+        },
+        error => error,
+    })
+}
+
+/// Refuses a directory in which there is anything. One request.
+pub(crate) fn check_is_empty(store: &SnapshotStore, dir: &Key) -> Result<()> {
+    let (of, prefix) = (store.store.clone(), dir.clone());
+    let listed = store
+        .runtime
+        .wait(async move { of.list(Some(&prefix)).await })?;
+    if listed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::SavepointExists {
+        path: dir.to_string(),
+    })
 }

@@ -11,10 +11,13 @@ use lazurite_env::{
 };
 
 use super::{
+    claims::refusal,
     layout::JobLayout,
+    metadata::SubtaskState,
     pending::Deadline,
+    place::{Bounds, Place},
     retention::History,
-    store::{decode, look_for_ids, look_under},
+    store::{Listing, decode, look_for_ids, look_under},
 };
 use crate::{Error, Result};
 
@@ -24,6 +27,10 @@ pub(crate) struct Committer {
     pub(crate) store: Arc<dyn RemoteStore>,
     pub(crate) runtime: IoRuntime,
     pub(crate) layout: JobLayout,
+    /// The directories that the job has claimed: what lies there is its own to delete.
+    pub(crate) claimed: Vec<Key>,
+    /// Where all that lies which is the job's own.
+    pub(crate) bounds: Bounds,
     /// The random token by which a commit is known as one's own.
     pub(crate) writer: String,
     pub(crate) retained: usize,
@@ -35,6 +42,7 @@ impl Committer {
         store: Arc<dyn RemoteStore>,
         runtime: IoRuntime,
         layout: JobLayout,
+        claimed: Vec<Key>,
         writer: String,
         retained: usize,
         history: History,
@@ -42,6 +50,8 @@ impl Committer {
         Committer {
             store,
             runtime,
+            bounds: layout.bounds(&claimed),
+            claimed,
             layout,
             writer,
             retained,
@@ -63,7 +73,9 @@ impl Committer {
     /// that overlap, the one with the higher number sees the other's commit here, or the other sees the higher number there, and fails.
     pub(crate) fn refuse_overtaken(&self, own: u64, deadline: &Deadline) -> Result<()> {
         let look = look_for_ids(self.store.clone(), self.layout.clone());
-        let ids = deadline.wait(&self.runtime, look)?;
+        let listing = deadline.wait(&self.runtime, look)?;
+        self.refuse_claimed(&listing)?;
+        let ids = listing.ids;
         let unfinished = self.history().unfinished();
         for id in ids.iter().filter(|id| **id < own) {
             if let Some(begun_here) = unfinished.get(id)
@@ -89,16 +101,53 @@ impl Committer {
 
     /// True where `id` is complete, and not by this writer.
     fn is_anothers(&self, id: u64, begun_here: bool, deadline: &Deadline) -> Result<bool> {
-        let look = look_under(self.store.clone(), self.layout.clone(), id);
+        let place = self.place(id);
+        let look = look_under(self.store.clone(), place.clone());
         let under = deadline.wait(&self.runtime, look)?;
         match under.metadata {
             None => Ok(false),
             // A commit of this writer whose answer was lost is no other's.
-            Some(_) if begun_here => {
-                Ok(decode(&self.layout, id, under)?.metadata.writer != self.writer)
-            }
+            Some(_) if begun_here => Ok(decode(&place, under)?.metadata.writer != self.writer),
             Some(_) => Ok(true),
         }
+    }
+
+    /// Refuses where another job has taken this one over: all of it is that one's now.
+    pub(crate) fn refuse_claimed(&self, listing: &Listing) -> Result<()> {
+        if !listing.claimed {
+            return Ok(());
+        }
+        Err(refusal(&self.store, &self.runtime, &self.place(1)))
+    }
+
+    /// Where snapshot `id` of the job lies.
+    pub(crate) fn place(&self, id: u64) -> Place {
+        Place::Snapshot(self.layout.clone(), id)
+    }
+
+    /// What a snapshot of `states` is to say of what the job has claimed: the directories that it names objects of, there or as `in_use`, and
+    /// the snapshot that it began with.
+    pub(crate) fn claims(
+        &self,
+        states: &[SubtaskState],
+        in_use: &[String],
+    ) -> (Vec<String>, Option<String>) {
+        let origin = self.history().origin();
+        let named = |root: &&Key| {
+            let bounds = Bounds::new(root, &[]);
+            let inside = |key: &str| Key::new(key).is_ok_and(|key| bounds.hold(&key));
+            let keys = states.iter().flat_map(SubtaskState::objects);
+            let mut keys = keys
+                .map(|(key, ..)| key)
+                .chain(in_use.iter().map(String::as_str));
+            keys.any(inside)
+                || origin
+                    .as_ref()
+                    .is_some_and(|origin| origin.root() == **root)
+        };
+        let claimed = self.claimed.iter().filter(named);
+        let claimed = claimed.map(Key::to_string).collect();
+        (claimed, origin.map(|origin| origin.to_string()))
     }
 
     fn overtaken(&self, own: u64) -> Error {

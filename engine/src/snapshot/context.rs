@@ -5,13 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use lazurite_env::{IoRuntime, remote::RemoteStore};
+use lazurite_env::{
+    IoRuntime,
+    remote::{Key, RemoteStore},
+};
 use lazurite_env_rocksdb::RocksEnv;
 use lazurite_tiering::UnionEnv;
 
 use super::{
     committer::Committer, figures::Figures, heat::Heat, layout::JobLayout, registry::Registry,
-    retention::History,
+    retention::History, store::SnapshotStore,
 };
 use crate::key_groups::KeyGroupRange;
 
@@ -48,6 +51,8 @@ pub(crate) struct Known {
     pub(crate) heat: Heat,
     /// The snapshot that the backend was restored from, where that one holds more than the backend does.
     pub(crate) part_of: Option<u64>,
+    /// The directories that the job has claimed.
+    pub(crate) claimed: Vec<Key>,
 }
 
 /// The fields of a [`Context`] that are settings.
@@ -86,6 +91,7 @@ impl Context {
             store.clone(),
             runtime.clone(),
             layout.clone(),
+            known.claimed,
             writer.clone(),
             retained,
             known.history,
@@ -108,6 +114,11 @@ impl Context {
             registry: Mutex::new(known.registry),
             heat: Mutex::new(known.heat),
         }
+    }
+
+    /// The store, for what asks for nothing else.
+    pub(crate) fn snapshot_store(&self) -> SnapshotStore {
+        SnapshotStore::new(self.store.clone(), self.runtime.clone())
     }
 
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {

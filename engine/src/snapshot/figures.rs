@@ -18,6 +18,10 @@ pub(crate) struct Figures {
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) reused_files: AtomicU64,
     pub(crate) reused_bytes: AtomicU64,
+    pub(crate) copied_files: AtomicU64,
+    pub(crate) copied_bytes: AtomicU64,
+    pub(crate) streamed_files: AtomicU64,
+    pub(crate) streamed_bytes: AtomicU64,
 }
 
 impl Figures {
@@ -37,6 +41,10 @@ impl Figures {
                     (&self.uploaded_bytes, report.uploaded_bytes),
                     (&self.reused_files, report.reused_files),
                     (&self.reused_bytes, report.reused_bytes),
+                    (&self.copied_files, report.copied_files),
+                    (&self.copied_bytes, report.copied_bytes),
+                    (&self.streamed_files, report.streamed_files),
+                    (&self.streamed_bytes, report.streamed_bytes),
                     (&self.complete, 1),
                 ] {
                     sum.fetch_add(n, Relaxed);

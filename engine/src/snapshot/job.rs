@@ -6,6 +6,7 @@ use lazurite_env::{IoRuntime, remote::RemoteStore};
 
 use super::{
     layout::JobLayout,
+    place::Place,
     store::{Found, is_missing, list_ids, load},
 };
 use crate::Result;
@@ -18,6 +19,8 @@ pub(crate) struct JobFound {
     pub(crate) unfinished: BTreeSet<u64>,
     /// The newest complete snapshot, and what came of reading it: damage matters only to those who ask for this one.
     pub(crate) newest: Option<(u64, Result<Found>)>,
+    /// Another job has taken all of it over.
+    pub(crate) claimed: bool,
 }
 
 /// Finds the newest complete snapshot. Two round trips; where there are numbers above it that never completed, one more for
@@ -30,12 +33,12 @@ pub(crate) fn look_at_job(
     runtime: &IoRuntime,
     layout: &JobLayout,
 ) -> Result<JobFound> {
-    let mut ids = list_ids(store, runtime, layout)?;
+    let mut listing = list_ids(store, runtime, layout)?;
     let mut before = None;
     loop {
         let (mut unfinished, mut newest) = (BTreeSet::new(), None);
-        for id in ids.iter().rev() {
-            match load(store, runtime, layout, *id) {
+        for id in listing.ids.iter().rev() {
+            match load(store, runtime, &Place::Snapshot(layout.clone(), *id)) {
                 Err(error) if is_missing(&error) => {
                     unfinished.insert(*id);
                 }
@@ -48,20 +51,21 @@ pub(crate) fn look_at_job(
             }
         }
         let again = match unfinished.len() {
-            0 => ids.clone(),
+            0 => listing.clone(),
             _ => list_ids(store, runtime, layout)?,
         };
         // A single one that was deleted since it was listed has a successor in the new list; one of several may have it among
         // them.
         let settled = unfinished.len() < 2 || before.as_ref() == Some(&unfinished);
-        if settled && again.last() == ids.last() {
+        if settled && again.ids.last() == listing.ids.last() {
             return Ok(JobFound {
-                ids,
+                ids: listing.ids,
+                claimed: again.claimed,
                 unfinished,
                 newest,
             });
         }
         before = Some(unfinished);
-        ids = again;
+        listing = again;
     }
 }

@@ -5,19 +5,22 @@
 //! <root>/<job>/shared/<token>.tails                the tails of files that one snapshot added, and of earlier ones merged in
 //! <root>/<job>/chk-<n>/manifest-<writer>-<token>   MANIFEST and OPTIONS of snapshot n
 //! <root>/<job>/chk-<n>/_metadata                   written last: the snapshot exists from here on
+//! <root>/<job>/_claimed                            another job has taken all of it over
 //! ```
 //!
-//! Invariant: a name under `shared/` never means two contents, and every key read from metadata passes [`Key::new`].
+//! Invariant: a name under `shared/` never means two contents, and every key read from metadata has passed
+//! [`Bounds::check`](super::place::Bounds::check).
 
 use lazurite_env::remote::Key;
 
+use super::place::Bounds;
 use crate::{Error, Result};
 
 /// The name of the object that makes a snapshot complete.
 pub(crate) const METADATA: &str = "_metadata";
 
 /// The keys of one job.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JobLayout {
     job: Key,
 }
@@ -68,6 +71,11 @@ impl JobLayout {
         key.starts_with(&format!("{}/manifest-{writer}-", self.snapshot(id)))
     }
 
+    /// The keys that the job names of its own, and of what it has claimed.
+    pub(crate) fn bounds(&self, claimed: &[Key]) -> Bounds {
+        Bounds::new(&self.job, claimed)
+    }
+
     /// `<job>/chk-<n>`, below which all that is one snapshot's own lies.
     pub(crate) fn snapshot(&self, id: u64) -> Key {
         self.below(&format!("chk-{id}"))
@@ -75,24 +83,6 @@ impl JobLayout {
 
     pub(crate) fn metadata(&self, id: u64) -> Key {
         self.below(&format!("chk-{id}/{METADATA}"))
-    }
-
-    /// A key from metadata, refused where it is not below this job.
-    pub(crate) fn own(&self, key: &str) -> Result<Key> {
-        let key = Key::new(key)?;
-        match key.as_str().strip_prefix(self.job.as_str()) {
-            Some(rest) if rest.starts_with('/') => Ok(key),
-            _ => Err(lazurite_env::Error::new(
-                lazurite_env::ErrorKind::InvalidInput,
-                "check key",
-                key.as_str(),
-                format!(
-                    "the metadata of job {} names an object of another job",
-                    self.job
-                ),
-            )
-            .into()),
-        }
     }
 
     fn below(&self, part: &str) -> Key {
@@ -142,20 +132,6 @@ mod tests {
             "chk-99999999999999999999",
         ] {
             assert_eq!(snapshot_id(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_key_of_another_job_is_refused() {
-        let layout = JobLayout::new("words").unwrap();
-        assert!(layout.own("words/shared/a.sst").is_ok());
-        for key in [
-            "words2/shared/a.sst",
-            "words/../other/a.sst",
-            "/words/a",
-            "words",
-        ] {
-            assert!(layout.own(key).is_err(), "{key}");
         }
     }
 

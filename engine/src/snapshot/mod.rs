@@ -6,17 +6,21 @@
 
 mod capture;
 pub(crate) mod chunks;
+pub(crate) mod claims;
 pub(crate) mod commit;
 pub(crate) mod committer;
 pub(crate) mod context;
+pub(crate) mod copies;
 mod figures;
 pub(crate) mod heat;
 mod hot;
 pub(crate) mod job;
 pub(crate) mod layout;
 pub(crate) mod metadata;
+pub(crate) mod origin;
 mod part;
 mod pending;
+pub(crate) mod place;
 pub(crate) mod registry;
 pub(crate) mod retention;
 pub(crate) mod run;
@@ -26,12 +30,14 @@ mod upload;
 mod verify;
 
 pub(crate) use capture::Capture;
+pub use claims::ClaimMode;
 pub use metadata::{
     ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue,
 };
 pub use part::SubtaskHandle;
-pub(crate) use pending::Deadline;
+pub(crate) use pending::{Deadline, MAX_TIMEOUT};
 pub use pending::{PendingSnapshot, SnapshotOptions, SnapshotReport};
+pub use place::SnapshotPath;
 pub(crate) use run::{Job, uploaded};
 pub use store::SnapshotStore;
 pub use verify::{Finding, Problem};

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use lazurite_env::remote::Key;
 use serde::{Deserialize, Serialize};
 
-use super::{layout::JobLayout, metadata::SubtaskState, pending::SnapshotReport};
+use super::{metadata::SubtaskState, pending::SnapshotReport, place::Bounds};
 use crate::{Error, Result};
 
 /// A subtask's part of a snapshot: all that it names is durable in the store. Serializable: send it to the
@@ -26,39 +26,44 @@ pub struct SubtaskHandle {
 }
 
 impl SubtaskHandle {
-    /// Refuses what cannot be a part of a snapshot of this job: it comes from another process.
-    pub(crate) fn check(&self, layout: &JobLayout) -> Result<()> {
-        self.state
-            .check(layout)
-            .map_err(|reason| Error::InvalidOption {
-                option: "subtask handle",
-                reason,
-            })?;
-        self.needed(layout)?;
-        let (shared, dropped) = (layout.shared(), self.dropped(layout)?);
-        let own = dropped
-            .iter()
-            .find(|key| !key.as_str().starts_with(&format!("{shared}/")));
-        match own {
+    /// Refuses what cannot be a part of a snapshot of this job, whose keys are within `bounds`: it comes from another process.
+    /// A savepoint's lie in its directory.
+    pub(crate) fn check(&self, bounds: &Bounds, savepoint: Option<&Key>) -> Result<()> {
+        let refuse = |reason: String| Error::InvalidOption {
+            option: "subtask handle",
+            reason,
+        };
+        let own = match savepoint {
+            Some(dir) => &Bounds::new(dir, &[]),
+            None => bounds,
+        };
+        self.state.check(own).map_err(refuse)?;
+        for key in self.in_use.iter().chain(&self.dropped) {
+            bounds.check(key)?;
+        }
+        match self.dropped.iter().find(|key| !is_shared(key)) {
             None => Ok(()),
-            Some(key) => Err(Error::InvalidOption {
-                option: "subtask handle",
-                reason: format!("{key} is nothing that subtasks share"),
-            }),
+            Some(key) => Err(refuse(format!("{key} is nothing that subtasks share"))),
         }
     }
 
     /// The keys that must stay for as long as this is the subtask's last part.
-    pub(crate) fn needed(&self, layout: &JobLayout) -> Result<HashSet<Key>> {
-        let mut keys: HashSet<Key> = self.state.keys(layout)?.into_iter().collect();
+    pub(crate) fn needed(&self) -> Result<HashSet<Key>> {
+        let mut keys: HashSet<Key> = self.state.keys()?.into_iter().collect();
         for key in &self.in_use {
-            keys.insert(layout.own(key)?);
+            keys.insert(Key::new(key.as_str())?);
         }
         Ok(keys)
     }
 
     /// The keys that the subtask is done with.
-    pub(crate) fn dropped(&self, layout: &JobLayout) -> Result<Vec<Key>> {
-        self.dropped.iter().map(|key| layout.own(key)).collect()
+    pub(crate) fn dropped(&self) -> Result<Vec<Key>> {
+        let dropped = self.dropped.iter();
+        dropped.map(|key| Ok(Key::new(key.as_str())?)).collect()
     }
+}
+
+/// True of a table file's key, or that of tails.
+fn is_shared(key: &str) -> bool {
+    key.ends_with(".sst") || key.ends_with(".tails")
 }

@@ -8,20 +8,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::IoRuntime;
+use lazurite_env::{IoRuntime, remote::Key};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::place::savepoint_dir;
 use crate::{Error, Result};
 
-/// Longer than any snapshot takes, and short enough to be added to any clock: ten years.
-const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// No snapshot takes longer: what it has uploaded by then, and no complete snapshot names, may be removed by `gc` at an age of a day.
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(12 * 3600);
 
 /// What a snapshot is to hold beside the tables.
 #[derive(Debug, Clone, Default)]
 pub struct SnapshotOptions {
     pub(crate) user_metadata: BTreeMap<String, Vec<u8>>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) savepoint: Option<String>,
 }
 
 impl SnapshotOptions {
@@ -36,7 +38,21 @@ impl SnapshotOptions {
         self
     }
 
-    /// Gives up when the snapshot is not complete `timeout` after it was begun. Defaults to the backend's
+    /// Makes it a savepoint in the directory `dir` of the job's store, from the store's root; there must be nothing yet. It is the user's: it lies
+    /// there with all that it needs, can be copied or moved as a directory, and no job deletes it. What the store has is copied
+    /// inside the store, not uploaded again. A savepoint is none of the job's snapshots: it subsumes none, and no restart finds it by itself;
+    /// a job begins with it by [`initial_state`](crate::StateBackendBuilder::initial_state).
+    pub fn savepoint(mut self, dir: impl Into<String>) -> Self {
+        self.savepoint = Some(dir.into());
+        self
+    }
+
+    /// The savepoint's directory, checked.
+    pub(crate) fn savepoint_dir(&self) -> Result<Option<Key>> {
+        self.savepoint.as_deref().map(savepoint_dir).transpose()
+    }
+
+    /// Gives up when the snapshot is not complete `timeout` after it was begun: at most 12 hours. Defaults to the backend's
     /// [`snapshot_timeout`](crate::StateBackendBuilder::snapshot_timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -54,16 +70,24 @@ pub struct SnapshotReport {
     pub sync: Duration,
     /// The asynchronous part: uploads and commit.
     pub async_: Duration,
-    /// Bytes sent: table files, tails, manifest and metadata.
+    /// Bytes sent: table files, tails, manifest and metadata; not those of streamed copies.
     pub uploaded_bytes: u64,
     /// Table files sent.
     pub uploaded_files: u64,
     /// Bytes of table files sent, a part of `uploaded_bytes`.
     pub uploaded_data_bytes: u64,
-    /// Bytes of table files that were in the store already.
+    /// Bytes of table files that were in the store already, where the snapshot names them.
     pub reused_bytes: u64,
-    /// Table files that were in the store already.
+    /// Table files that were in the store already, where the snapshot names them.
     pub reused_files: u64,
+    /// Table files that were copied inside the store, without a byte over the link.
+    pub copied_files: u64,
+    /// Their bytes.
+    pub copied_bytes: u64,
+    /// Table files that were copied by reading and writing them, since the store cannot copy.
+    pub streamed_files: u64,
+    /// Their bytes and those of their tails, each read once and written once.
+    pub streamed_bytes: u64,
 }
 
 /// The moment by which a snapshot must be complete, and the wish to give it up.
@@ -78,8 +102,8 @@ impl Deadline {
     pub(crate) fn new(timeout: Duration) -> Self {
         Deadline {
             aborted: Arc::new(watch::Sender::new(false)),
-            end: Instant::now() + timeout.min(FOREVER),
-            timeout,
+            end: Instant::now() + timeout.min(MAX_TIMEOUT),
+            timeout: timeout.min(MAX_TIMEOUT),
         }
     }
 

@@ -4,19 +4,27 @@
 //! builds the registry anew, so a name means one content for the life of a registry.
 //!
 //! A file is entered as soon as its upload ended, whatever became of the snapshot that it was for: the next one reuses
-//! it. Nothing here is durable; after a crash the newest snapshot's metadata and the
+//! it. But only for [`REUSE_TIME`]: what no complete snapshot names is an orphan in the eyes of `gc`, which leaves alone what is young.
+//! Nothing here is durable; after a crash the newest snapshot's metadata and the
 //! catalog fill it again, and what was uploaded for a
 //! snapshot that never completed is an orphan.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
 
 use lazurite_env::remote::Key;
 use lazurite_tiering::Checksum;
 
 use super::{
-    layout::JobLayout,
-    metadata::{SnapshotFile, TailsRef},
+    metadata::{SnapshotFile, SubtaskState, TailsRef},
+    place::Bounds,
 };
+
+/// How long an object that no complete snapshot names may be reused. With the longest time that a snapshot may take
+/// ([`MAX_TIMEOUT`](super::pending::MAX_TIMEOUT)) it is far less than the age below which `gc` deletes nothing by default.
+pub(crate) const REUSE_TIME: Duration = Duration::from_secs(3600);
 
 /// A table file that is in the store.
 #[derive(Debug, Clone)]
@@ -28,6 +36,37 @@ pub(crate) struct Uploaded {
     pub(crate) tail_checksum: Checksum,
     /// The tails object that holds them, and where in it; `None` until one does.
     pub(crate) stored_tail: Option<(Key, u64)>,
+    /// It was put by this process, and no snapshot that is known to be complete names it.
+    pub(crate) fresh: Option<Fresh>,
+}
+
+/// Of an object that may yet come to nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Fresh {
+    pub(crate) since: Instant,
+    /// What it is a copy of.
+    pub(crate) copied_from: Option<Key>,
+}
+
+impl Fresh {
+    /// Just uploaded.
+    pub(crate) fn upload() -> Self {
+        Fresh {
+            since: Instant::now(),
+            copied_from: None,
+        }
+    }
+
+    fn is_old(&self, age: Duration) -> bool {
+        self.since.elapsed() >= age
+    }
+}
+
+/// A tails object.
+#[derive(Debug, Clone)]
+struct Tails {
+    object: TailsRef,
+    fresh: Option<Fresh>,
 }
 
 impl Uploaded {
@@ -41,38 +80,37 @@ impl Uploaded {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     files: HashMap<String, Uploaded>,
-    tails: HashMap<Key, TailsRef>,
+    tails: HashMap<Key, Tails>,
     /// Objects of files that RocksDB has dropped since: to be deleted once no snapshot needs them.
     dropped: HashSet<Key>,
 }
 
 impl Registry {
     /// What a snapshot says is in the store.
-    pub(crate) fn of(
-        files: &[SnapshotFile],
-        tails: &[TailsRef],
-        layout: &JobLayout,
-    ) -> crate::Result<Self> {
+    pub(crate) fn of(files: &[SnapshotFile], tails: &[TailsRef]) -> crate::Result<Self> {
         let mut registry = Registry::default();
         for object in tails {
-            registry
-                .tails
-                .insert(layout.own(&object.key)?, object.clone());
+            let known = Tails {
+                object: object.clone(),
+                fresh: None,
+            };
+            registry.tails.insert(Key::new(&*object.key)?, known);
         }
         for file in files {
             let stored_tail = match file.tail {
-                Some((object, offset)) => Some((layout.own(&tails[object as usize].key)?, offset)),
+                Some((object, offset)) => Some((Key::new(&*tails[object as usize].key)?, offset)),
                 None => None,
             };
             registry.files.insert(
                 file.name.clone(),
                 Uploaded {
-                    key: layout.own(&file.key)?,
+                    key: Key::new(&*file.key)?,
                     len: file.len,
                     checksum: file.checksum,
                     tail_offset: file.tail_offset,
                     tail_checksum: file.tail_checksum,
                     stored_tail,
+                    fresh: None,
                 },
             );
         }
@@ -88,7 +126,7 @@ impl Registry {
     }
 
     pub(crate) fn tails_object(&self, key: &Key) -> Option<&TailsRef> {
-        self.tails.get(key)
+        self.tails.get(key).map(|tails| &tails.object)
     }
 
     /// Notes that the tails of `files` (name, offset) now lie in the object `tails`.
@@ -98,8 +136,85 @@ impl Registry {
                 file.stored_tail = Some((key.clone(), *offset));
             }
         }
+        let tails = Tails {
+            object: tails,
+            fresh: Some(Fresh::upload()),
+        };
         self.tails.insert(key, tails);
         self.drop_unused_tails();
+    }
+
+    /// Notes that the object `from`, a table file or tails, was copied to `to`, which is named from now on.
+    pub(crate) fn adopt(&mut self, from: &Key, to: &Key) {
+        let fresh = Fresh {
+            since: Instant::now(),
+            copied_from: Some(from.clone()),
+        };
+        for file in self.files.values_mut() {
+            if file.key == *from {
+                file.key = to.clone();
+                file.fresh = Some(fresh.clone());
+            }
+            if let Some((key, _)) = &mut file.stored_tail
+                && key == from
+            {
+                *key = to.clone();
+            }
+        }
+        if let Some(mut tails) = self.tails.remove(from) {
+            tails.object.key = to.to_string();
+            tails.fresh = Some(fresh);
+            self.tails.insert(to.clone(), tails);
+        }
+    }
+
+    /// Notes that a complete snapshot has this state: what it names stays for as long as the snapshot does.
+    pub(crate) fn completed(&mut self, state: &SubtaskState) {
+        let named: HashSet<&str> = state.objects().map(|(key, ..)| key).collect();
+        for file in self.files.values_mut() {
+            if named.contains(file.key.as_str()) {
+                file.fresh = None;
+            }
+        }
+        for (key, tails) in &mut self.tails {
+            if named.contains(key.as_str()) {
+                tails.fresh = None;
+            }
+        }
+    }
+
+    /// Forgets what was put so long ago and is in no complete snapshot: it is uploaded, or copied, once more.
+    pub(crate) fn expire(&mut self, age: Duration) {
+        let dropped = &mut self.dropped;
+        let is_old = |fresh: &Option<Fresh>| fresh.as_ref().is_some_and(|fresh| fresh.is_old(age));
+        self.tails.retain(|key, tails| {
+            let keep = !is_old(&tails.fresh);
+            if !keep {
+                dropped.insert(key.clone());
+            }
+            keep
+        });
+        let tails = &self.tails;
+        self.files.retain(|_, file| {
+            if file
+                .stored_tail
+                .as_ref()
+                .is_some_and(|(key, _)| !tails.contains_key(key))
+            {
+                file.stored_tail = None;
+            }
+            if !is_old(&file.fresh) {
+                return true;
+            }
+            dropped.insert(file.key.clone());
+            match file.fresh.take().and_then(|fresh| fresh.copied_from) {
+                Some(original) => {
+                    file.key = original;
+                    true
+                }
+                None => false,
+            }
+        });
     }
 
     /// Forgets every file that is not in `live`; RocksDB will never use those names again.
@@ -141,8 +256,64 @@ impl Registry {
             .collect()
     }
 
-    /// Takes the objects of forgotten files; the caller deletes those that no snapshot needs.
-    pub(crate) fn take_dropped(&mut self) -> HashSet<Key> {
-        std::mem::take(&mut self.dropped)
+    /// Takes the objects of forgotten files that are the job's own; the caller deletes those that no snapshot needs.
+    pub(crate) fn take_dropped(&mut self, bounds: &Bounds) -> HashSet<Key> {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        dropped.retain(|key| bounds.hold(key));
+        dropped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    fn uploaded(at: &str, fresh: Option<Fresh>) -> Uploaded {
+        Uploaded {
+            key: key(at),
+            len: 10,
+            checksum: Checksum::of(b""),
+            tail_offset: 5,
+            tail_checksum: Checksum::of(b""),
+            stored_tail: None,
+            fresh,
+        }
+    }
+
+    #[test]
+    fn what_no_snapshot_came_to_name_is_not_reused_for_ever() {
+        let mut registry = Registry::default();
+        registry.insert("old".into(), uploaded("a/shared/old.sst", None));
+        registry.insert(
+            "new".into(),
+            uploaded("b/shared/new.sst", Some(Fresh::upload())),
+        );
+        registry.adopt(&key("a/shared/old.sst"), &key("b/shared/old.sst"));
+        registry.expire(REUSE_TIME);
+        assert_eq!(registry.get("old").unwrap().key, key("b/shared/old.sst"));
+        assert!(registry.get("new").is_some());
+
+        registry.expire(Duration::ZERO);
+        assert_eq!(registry.get("old").unwrap().key, key("a/shared/old.sst"));
+        assert!(registry.get("new").is_none());
+        let own = Bounds::new(&key("b"), &[]);
+        let both = ["b/shared/new.sst", "b/shared/old.sst"].map(key);
+        assert_eq!(registry.take_dropped(&own), HashSet::from(both));
+    }
+
+    #[test]
+    fn what_is_anothers_is_never_to_be_deleted() {
+        let mut registry = Registry::default();
+        registry.insert("old".into(), uploaded("a/shared/old.sst", None));
+        registry.keep_only(&HashSet::new());
+        assert!(
+            registry
+                .take_dropped(&Bounds::new(&key("b"), &[]))
+                .is_empty()
+        );
     }
 }

@@ -8,6 +8,10 @@
 //! ([`Registry::needed`]). What is spared for the latter two reasons is looked at again after the next snapshot. While the
 //! metadata of some snapshot cannot be read, nobody knows what it needs, and no shared object is deleted.
 //!
+//! A claimed snapshot that the job began with counts as the oldest of the job's own. What lies in a claimed directory may be needed by
+//! other complete snapshots of the job that wrote it, which nobody claimed: they are asked before any object there is deleted. What is neither
+//! the job's nor claimed is never deleted.
+//!
 //! A process that is killed between its manifest and its `_metadata` leaves the manifest, and with it a number that each open
 //! of the job has to look under: whoever wrote it may yet complete it. The directory that wrote it knows better: where it is
 //! open again, no other process writes for it. So it deletes its own, once a later snapshot of it is complete: should the
@@ -23,8 +27,10 @@ use lazurite_env::remote::Key;
 
 use super::{
     committer::Committer,
+    layout::JobLayout,
     metadata::SnapshotMetadata,
     pending::Deadline,
+    place::{Bounds, Place},
     store::{Under, decode, is_missing, look_for_ids, look_under},
 };
 use crate::{Error, Result};
@@ -46,6 +52,8 @@ pub(crate) struct History {
     spared: HashSet<Key>,
     /// The snapshot at which another writer was found to have taken over.
     overtaken: Option<u64>,
+    /// The claimed snapshot that the job began with, until it is subsumed.
+    origin: Option<Place>,
 }
 
 impl History {
@@ -58,6 +66,16 @@ impl History {
         };
         history.first = history.next_id();
         history
+    }
+
+    /// Notes the claimed snapshot that the job began with.
+    pub(crate) fn began_with(&mut self, origin: Option<Place>) {
+        self.origin = origin;
+    }
+
+    /// The claimed snapshot that the job began with, until it is subsumed.
+    pub(crate) fn origin(&self) -> Option<Place> {
+        self.origin.clone()
     }
 
     /// The id after every one that was ever seen, complete or not.
@@ -143,9 +161,10 @@ pub(crate) fn retain(
     needed: impl FnOnce() -> HashSet<Key>,
 ) -> Result<()> {
     let look = look_for_ids(committer.store.clone(), committer.layout.clone());
-    let listed = deadline.wait(&committer.runtime, look)?;
+    let listing = deadline.wait(&committer.runtime, look)?;
+    committer.refuse_claimed(&listing)?;
     // Another writer builds on what would be deleted here.
-    committer.refuse_later(id, &listed, deadline)?;
+    committer.refuse_later(id, &listing.ids, deadline)?;
     let mut history = committer.history();
     history.check_alone()?;
     // Whoever completes an earlier number from now on finds this one after its commit, and fails.
@@ -166,19 +185,99 @@ pub(crate) fn retain(
             &HashSet::from([committer.layout.metadata(metadata.id)]),
             deadline,
         )?;
-        history.spared.extend(metadata.objects(&committer.layout)?);
+        history.spared.extend(metadata.objects_and_in_use()?);
         history.known.remove(&metadata.id);
+    }
+    let origin = match history.origin() {
+        Some(place) => look_at_origin(committer, &place, deadline)?,
+        None => None,
+    };
+    let is_subsumed = retained.len() >= committer.retained;
+    if is_subsumed && let Some(place) = history.origin() {
+        if let Some(metadata) = &origin {
+            delete(committer, &HashSet::from([place.metadata()]), deadline)?;
+            history.spared.extend(metadata.objects()?);
+        }
+        history.origin = None;
     }
     if !all_known {
         return Ok(());
     }
     let mut needed = needed();
     for metadata in retained {
-        needed.extend(metadata.objects(&committer.layout)?);
+        needed.extend(metadata.objects()?);
     }
-    let unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
+    if !is_subsumed && let Some(metadata) = &origin {
+        needed.extend(metadata.objects()?);
+    }
+    let mut unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
+    spare_what_others_need(committer, &mut unneeded, deadline)?;
     delete(committer, &unneeded, deadline)?;
     history.spared.retain(|key| !unneeded.contains(key));
+    Ok(())
+}
+
+/// The claimed snapshot that the job began with; `None` where it is gone, or damaged: what it needs is not known then and is left to `gc`.
+fn look_at_origin(
+    committer: &Committer,
+    place: &Place,
+    deadline: &Deadline,
+) -> Result<Option<SnapshotMetadata>> {
+    let look = look_under(committer.store.clone(), place.clone());
+    match deadline
+        .wait(&committer.runtime, look)
+        .and_then(|under| decode(place, under))
+    {
+        Ok(found) => Ok(Some(found.metadata)),
+        Err(error) if error.is_temporary() || matches!(error, Error::SnapshotAborted) => Err(error),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, %place, "the claimed snapshot cannot be read; what it needs is not deleted");
+            Ok(None)
+        }
+    }
+}
+
+/// Takes out of `unneeded` what complete snapshots need of jobs that were claimed: those of their snapshots that nobody began with are whole
+/// and stay so. Costs a request, and two for each of them, where `unneeded` holds anything of such a job.
+fn spare_what_others_need(
+    committer: &Committer,
+    unneeded: &mut HashSet<Key>,
+    deadline: &Deadline,
+) -> Result<()> {
+    unneeded.retain(|key| committer.bounds.hold(key));
+    for root in &committer.claimed {
+        let inside = Bounds::new(root, &[]);
+        // A savepoint's directory has nobody else in it.
+        let Ok(layout) = JobLayout::new(root.as_str()) else {
+            continue;
+        };
+        if !unneeded.iter().any(|key| inside.hold(key)) {
+            continue;
+        }
+        let look = look_for_ids(committer.store.clone(), layout.clone());
+        for id in deadline.wait(&committer.runtime, look)?.ids {
+            let place = Place::Snapshot(layout.clone(), id);
+            let look = look_under(committer.store.clone(), place.clone());
+            match deadline
+                .wait(&committer.runtime, look)
+                .and_then(|under| decode(&place, under))
+            {
+                Ok(found) => {
+                    let theirs = found.metadata.objects()?;
+                    unneeded.retain(|key| !theirs.contains(key));
+                }
+                Err(error) if is_missing(&error) => {}
+                Err(error) if error.is_temporary() || matches!(error, Error::SnapshotAborted) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %place, "a snapshot cannot be read; no object of its job is deleted while it is in the store");
+                    unneeded.retain(|key| !inside.hold(key));
+                }
+            }
+        }
+    }
     Ok(())
 }
 
@@ -188,12 +287,13 @@ pub(crate) fn retain(
 /// `SnapshotConflict` where another writer has taken over: it builds on them. What could not be read or deleted.
 pub(crate) fn delete_all(committer: &Committer, deadline: &Deadline) -> Result<()> {
     let look = look_for_ids(committer.store.clone(), committer.layout.clone());
-    let listed = deadline.wait(&committer.runtime, look)?;
+    let listing = deadline.wait(&committer.runtime, look)?;
+    committer.refuse_claimed(&listing)?;
     let newest = committer.history().newest();
-    committer.refuse_later(newest, &listed, deadline)?;
+    committer.refuse_later(newest, &listing.ids, deadline)?;
     let mut history = committer.history();
     history.check_alone()?;
-    for id in listed {
+    for id in listing.ids {
         history.known.entry(id).or_insert(None);
     }
     if !learn(committer, &mut history, u64::MAX, deadline)? {
@@ -207,9 +307,16 @@ pub(crate) fn delete_all(committer: &Committer, deadline: &Deadline) -> Result<(
     for metadata in history.complete().into_iter().rev() {
         let of_snapshot = HashSet::from([committer.layout.metadata(metadata.id)]);
         delete(committer, &of_snapshot, deadline)?;
-        objects.extend(metadata.objects(&committer.layout)?);
+        objects.extend(metadata.objects_and_in_use()?);
         history.known.remove(&metadata.id);
     }
+    if let Some(place) = history.origin.take()
+        && let Some(metadata) = look_at_origin(committer, &place, deadline)?
+    {
+        delete(committer, &HashSet::from([place.metadata()]), deadline)?;
+        objects.extend(metadata.objects()?);
+    }
+    spare_what_others_need(committer, &mut objects, deadline)?;
     // Should this fail, what is left is orphans.
     delete(committer, &objects, deadline)
 }
@@ -224,10 +331,11 @@ fn learn(
 ) -> Result<bool> {
     let mut all_known = true;
     for unknown in history.unknown_before(id) {
-        let look = look_under(committer.store.clone(), committer.layout.clone(), unknown);
+        let place = committer.place(unknown);
+        let look = look_under(committer.store.clone(), place.clone());
         let under = deadline.wait(&committer.runtime, look);
         let own = own_manifests(committer, unknown, &under);
-        match under.and_then(|under| decode(&committer.layout, unknown, under)) {
+        match under.and_then(|under| decode(&place, under)) {
             Ok(found) => history.completed(Arc::new(found.metadata)),
             // Never completed: its objects are orphans.
             Err(error) if is_missing(&error) => {
@@ -253,7 +361,7 @@ fn own_manifests(committer: &Committer, id: u64, under: &Result<Under>) -> Vec<K
     let (layout, writer) = (&committer.layout, &committer.writer);
     let keys = under.iter().flat_map(|under| under.lengths.keys());
     keys.filter(|key| layout.is_manifest_of(key, id, writer))
-        .filter_map(|key| layout.own(key).ok())
+        .filter_map(|key| Key::new(key.as_str()).ok())
         .collect()
 }
 

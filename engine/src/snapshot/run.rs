@@ -21,10 +21,11 @@ use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec};
 
 use super::{
     capture::Capture,
-    commit::commit,
+    commit::{commit, commit_savepoint},
     context::Context,
+    copies::{self, CopiedSum},
     hot,
-    layout::{JobLayout, token},
+    layout::token,
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue},
     part::SubtaskHandle,
     pending::{Deadline, SnapshotOptions, SnapshotReport},
@@ -43,6 +44,8 @@ pub(crate) struct Job {
     pub(crate) tables: Tables,
     pub(crate) options: SnapshotOptions,
     pub(crate) deadline: Deadline,
+    /// Where it lies, where it is a savepoint.
+    pub(crate) savepoint: Option<Key>,
     pub(crate) sync: Duration,
     /// Stands where the synchronous part has ended.
     pub(crate) phases: PhaseClock,
@@ -86,21 +89,12 @@ impl Job {
         let begun = Instant::now();
         let (mut state, report) = self.upload(context, &mut phases, begun)?;
         state.user_metadata = user_values(&self.options.user_metadata);
-        let mut registry = context.registry();
-        let mut in_use = context.union.referenced_keys();
-        in_use.extend(registry.needed());
-        for key in state.keys(&context.layout)? {
-            in_use.remove(&key);
-        }
-        let texts = |keys: HashSet<Key>| {
-            let mut texts: Vec<String> = keys.into_iter().map(|key| key.to_string()).collect();
-            texts.sort_unstable();
-            texts
-        };
+        let in_use = self.in_use(context, std::slice::from_ref(&state));
+        let dropped = context.registry().take_dropped(&context.committer.bounds);
         Ok(SubtaskHandle {
             snapshot_id: self.id,
-            dropped: texts(registry.take_dropped()),
-            in_use: texts(in_use),
+            dropped: texts(dropped),
+            in_use,
             state,
             report,
         })
@@ -113,15 +107,38 @@ impl Job {
         phases: &mut PhaseClock,
         begun: Instant,
     ) -> Result<(SubtaskState, SnapshotReport)> {
+        let mut copied = CopiedSum::default();
+        if self.savepoint.is_none() {
+            copied = copies::adopt(context, &self.capture.files, &self.deadline)?;
+            phases.ended("copy");
+        }
         let sent = upload_all(context, &self.capture.files, &self.deadline)?;
         phases.ended("upload");
         let tails_bytes = self.store_tails(context)?;
         phases.ended("tails");
-        // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
-        context.committer.history().attempted(self.id);
+        if self.savepoint.is_none() {
+            // From here on the number is seen in the store, and another writer steps over it: it must never be used again.
+            context.committer.history().attempted(self.id);
+        }
         let manifest = self.store_manifest(context)?;
-        let state = self.state(context, manifest)?;
+        let mut state = self.state(context, manifest)?;
         phases.ended("manifest");
+        let mut reused = (
+            state.data_bytes() - sent.bytes,
+            state.files.len() as u64 - sent.files,
+        );
+        if let Some(dir) = &self.savepoint {
+            copied = copies::relocate(context, &mut state, dir, &self.deadline)?;
+            phases.ended("copy");
+            reused = (0, 0);
+        } else {
+            let files = copied.files + copied.streamed_files;
+            let bytes = copied.bytes + copied.streamed_file_bytes;
+            reused = (
+                reused.0.saturating_sub(bytes),
+                reused.1.saturating_sub(files),
+            );
+        }
         let report = SnapshotReport {
             id: self.id,
             sync: self.sync,
@@ -129,8 +146,12 @@ impl Job {
             uploaded_bytes: sent.bytes + tails_bytes + state.manifest.len,
             uploaded_files: sent.files,
             uploaded_data_bytes: sent.bytes,
-            reused_bytes: state.data_bytes().saturating_sub(sent.bytes),
-            reused_files: state.files.len() as u64 - sent.files,
+            reused_bytes: reused.0,
+            reused_files: reused.1,
+            copied_files: copied.files,
+            copied_bytes: copied.bytes,
+            streamed_files: copied.streamed_files,
+            streamed_bytes: copied.streamed_bytes,
         };
         Ok((state, report))
     }
@@ -142,19 +163,17 @@ impl Job {
     ) -> Result<SnapshotReport> {
         let begun = Instant::now();
         let (state, report) = self.upload(context, &mut phases, begun)?;
-        let metadata = SnapshotMetadata {
-            job: context.layout.job().to_string(),
-            id: self.id,
-            writer: context.writer.clone(),
-            created_unix_ms: unix_ms(),
-            user_metadata: user_values(&self.options.user_metadata),
-            subtasks: vec![state],
-        };
+        if let Some(dir) = &self.savepoint {
+            let metadata = self.metadata(context, vec![state], true);
+            return self.commit_savepoint(context, dir, &metadata, report, begun);
+        }
+        let metadata = self.metadata(context, vec![state], false);
         context
             .committer
             .refuse_overtaken(self.id, &self.deadline)?;
         phases.ended("check");
-        let metadata_bytes = match commit(&context.committer, &metadata, &self.deadline) {
+        let place = context.committer.place(self.id);
+        let metadata_bytes = match commit(&context.committer, &place, &metadata, &self.deadline) {
             Ok(bytes) => bytes,
             Err(error) => {
                 if matches!(error, Error::SnapshotConflict { .. }) {
@@ -172,6 +191,57 @@ impl Job {
         self.after_commit(context, metadata)?;
         phases.ended("retention");
         Ok(report)
+    }
+
+    /// Objects of the job's own that this process may yet read or refer to and `states` do not name.
+    fn in_use(&self, context: &Context, states: &[SubtaskState]) -> Vec<String> {
+        let named = states.iter().flat_map(SubtaskState::objects);
+        let named: HashSet<&str> = named.map(|(key, ..)| key).collect();
+        let mut in_use = context.union.referenced_keys();
+        in_use.extend(context.registry().needed());
+        in_use.retain(|key| context.committer.bounds.hold(key) && !named.contains(key.as_str()));
+        texts(in_use)
+    }
+
+    fn metadata(
+        &self,
+        context: &Context,
+        subtasks: Vec<SubtaskState>,
+        savepoint: bool,
+    ) -> SnapshotMetadata {
+        let (mut claimed, mut origin, mut in_use) = (Vec::new(), None, Vec::new());
+        if !savepoint {
+            in_use = self.in_use(context, &subtasks);
+            (claimed, origin) = context.committer.claims(&subtasks, &in_use);
+        }
+        SnapshotMetadata {
+            job: context.layout.job().to_string(),
+            id: self.id,
+            writer: context.writer.clone(),
+            created_unix_ms: unix_ms(),
+            user_metadata: user_values(&self.options.user_metadata),
+            claimed,
+            origin,
+            in_use,
+            savepoint,
+            subtasks,
+        }
+    }
+
+    fn commit_savepoint(
+        &self,
+        context: &Context,
+        dir: &Key,
+        metadata: &SnapshotMetadata,
+        report: SnapshotReport,
+        begun: Instant,
+    ) -> Result<SnapshotReport> {
+        let bytes = commit_savepoint(&context.committer, dir, metadata, &self.deadline)?;
+        Ok(SnapshotReport {
+            async_: begun.elapsed(),
+            uploaded_bytes: report.uploaded_bytes + bytes,
+            ..report
+        })
     }
 
     fn store_tails(&self, context: &Context) -> Result<u64> {
@@ -240,9 +310,12 @@ impl Job {
                 .copied()
                 .collect::<Vec<u8>>(),
         );
-        let key = context
-            .layout
-            .manifest(self.id, &context.writer, &token())?;
+        let key = match &self.savepoint {
+            Some(dir) => dir.join(&format!("manifest-{}-{}", context.writer, token()))?,
+            None => context
+                .layout
+                .manifest(self.id, &context.writer, &token())?,
+        };
         let manifest = ManifestRef {
             key: key.to_string(),
             len: bytes.len() as u64,
@@ -317,20 +390,26 @@ impl Job {
     fn after_commit(&self, context: &Context, metadata: SnapshotMetadata) -> Result<()> {
         // Nobody reads the links any more, and a file that is demoted frees no space while it has one.
         self.capture.discard(&context.union);
-        let uploaded = uploaded(&context.layout, metadata.files());
+        for state in &metadata.subtasks {
+            context.registry().completed(state);
+        }
+        let uploaded = uploaded(metadata.files());
         let catalogued = uploaded.and_then(|files| {
             context.union.catalogue_uploaded(&files)?;
             Ok(files)
         });
         context.committer.history().completed(Arc::new(metadata));
-        context.committer.spare(context.registry().take_dropped());
+        let dropped = context.registry().take_dropped(&context.committer.bounds);
+        context.committer.spare(dropped);
         let needed = || {
             let mut needed = context.union.referenced_keys();
             needed.extend(context.registry().needed());
             needed
         };
         match retain(&context.committer, self.id, &self.deadline, needed) {
-            Err(error @ Error::SnapshotConflict { .. }) => return Err(error),
+            Err(error @ (Error::SnapshotConflict { .. } | Error::Claimed { .. })) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::warn!(%error, "subsumed snapshots were not deleted; the next snapshot tries again");
             }
@@ -346,13 +425,12 @@ impl Job {
 
 /// The catalog's entries for files that the store holds.
 pub(crate) fn uploaded<'a>(
-    layout: &JobLayout,
     files: impl Iterator<Item = &'a SnapshotFile>,
 ) -> Result<Vec<CatalogEntry>> {
     files
         .map(|file| {
             let remote = RemoteFile {
-                key: layout.own(&file.key)?,
+                key: Key::new(&*file.key)?,
                 len: file.len,
                 checksum: file.checksum,
             };
@@ -368,6 +446,12 @@ pub(crate) fn uploaded<'a>(
             })
         })
         .collect()
+}
+
+fn texts(keys: HashSet<Key>) -> Vec<String> {
+    let mut texts: Vec<String> = keys.into_iter().map(|key| key.to_string()).collect();
+    texts.sort_unstable();
+    texts
 }
 
 pub(crate) fn user_values(user: &BTreeMap<String, Vec<u8>>) -> BTreeMap<String, UserValue> {

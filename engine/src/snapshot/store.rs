@@ -12,6 +12,7 @@ use lazurite_env::{
 use super::{
     layout::{JobLayout, is_job_name, snapshot_id},
     metadata::{MAX_METADATA_BYTES, SnapshotMetadata},
+    place::{CLAIMED, Place},
 };
 use crate::{Error, Result};
 
@@ -44,8 +45,9 @@ impl SnapshotStore {
     pub fn list(&self, job: &str) -> Result<Vec<(u64, Result<SnapshotMetadata>)>> {
         let layout = JobLayout::new(job)?;
         let mut snapshots = Vec::new();
-        for id in list_ids(&self.store, &self.runtime, &layout)? {
-            match load(&self.store, &self.runtime, &layout, id) {
+        for id in list_ids(&self.store, &self.runtime, &layout)?.ids {
+            let place = Place::Snapshot(layout.clone(), id);
+            match load(&self.store, &self.runtime, &place) {
                 // Nothing was committed under this number.
                 Err(error) if is_missing(&error) => {}
                 // A store that cannot be reached is not a finding about one snapshot.
@@ -64,7 +66,7 @@ impl SnapshotStore {
             job: job.into(),
             id,
         };
-        match load(&self.store, &self.runtime, &layout, id) {
+        match load(&self.store, &self.runtime, &Place::Snapshot(layout, id)) {
             Ok(found) if found.metadata.is_fence() => Err(missing()),
             Ok(found) => Ok(found.metadata),
             Err(error) if is_missing(&error) => Err(missing()),
@@ -73,24 +75,37 @@ impl SnapshotStore {
     }
 }
 
-/// The numbers under which the job has anything, complete or not, in growing order. One request.
+/// What a listing of a job's directory tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listing {
+    /// The numbers under which there is anything, complete or not, in growing order.
+    pub(crate) ids: Vec<u64>,
+    /// Another job has taken all of it over.
+    pub(crate) claimed: bool,
+}
+
+/// Lists the job's directory. One request.
 pub(crate) fn list_ids(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
     layout: &JobLayout,
-) -> Result<Vec<u64>> {
+) -> Result<Listing> {
     Ok(runtime.wait(look_for_ids(store.clone(), layout.clone()))?)
 }
 
-/// The numbers under which the job has anything, complete or not, in growing order. One request.
+/// Lists the job's directory. One request.
 pub(crate) async fn look_for_ids(
     store: Arc<dyn RemoteStore>,
     layout: JobLayout,
-) -> lazurite_env::Result<Vec<u64>> {
+) -> lazurite_env::Result<Listing> {
     let listed = store.list(Some(layout.job())).await?;
     let mut ids: Vec<u64> = listed_ids(&listed).collect();
     ids.sort_unstable();
-    Ok(ids)
+    let claimed = listed.iter().any(|entry| match entry {
+        Listed::Object { name, .. } => name == CLAIMED,
+        Listed::Prefix { .. } => false,
+    });
+    Ok(Listing { ids, claimed })
 }
 
 /// The lengths of the objects in a listing of `prefix`, by key.
@@ -110,7 +125,7 @@ fn listed_ids(listed: &[Listed]) -> impl Iterator<Item = u64> {
     })
 }
 
-/// What lies under one number of a job.
+/// What lies beside a snapshot's `_metadata`.
 pub(crate) struct Under {
     /// `_metadata`, not verified; `None` where the snapshot was never completed.
     pub(crate) metadata: Option<Bytes>,
@@ -118,7 +133,7 @@ pub(crate) struct Under {
     pub(crate) lengths: HashMap<String, u64>,
 }
 
-/// Reads what lies under `id`: a listing and `_metadata`, at once, so in one round trip. `_metadata` is taken to be missing
+/// Reads what lies at `place`: a listing and `_metadata`, at once, so in one round trip. `_metadata` is taken to be missing
 /// only where a listing after that does not show it; where the first one does, it is asked for once more.
 ///
 /// # Errors
@@ -126,10 +141,9 @@ pub(crate) struct Under {
 /// `Corruption` where the listing shows a `_metadata` that is longer than any: it is not read then, or given up.
 pub(crate) async fn look_under(
     store: Arc<dyn RemoteStore>,
-    layout: JobLayout,
-    id: u64,
+    place: Place,
 ) -> lazurite_env::Result<Under> {
-    let (prefix, key) = (layout.snapshot(id), layout.metadata(id));
+    let (prefix, key) = (place.dir(), place.metadata());
     let too_long = |len: u64| {
         (len > MAX_METADATA_BYTES).then(|| {
             EnvError::new(
@@ -186,7 +200,9 @@ pub(crate) async fn look_under(
 pub(crate) struct Found {
     /// Verified.
     pub(crate) metadata: SnapshotMetadata,
-    /// The lengths of the objects under its number, by key.
+    /// Where it lies.
+    pub(crate) place: Place,
+    /// The lengths of the objects beside it, by key.
     pub(crate) lengths: HashMap<String, u64>,
 }
 
@@ -194,22 +210,22 @@ pub(crate) struct Found {
 pub(crate) fn load(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
-    layout: &JobLayout,
-    id: u64,
+    place: &Place,
 ) -> Result<Found> {
-    let under = runtime.wait(look_under(store.clone(), layout.clone(), id));
-    decode(layout, id, under.map_err(as_damage)?)
+    let under = runtime.wait(look_under(store.clone(), place.clone()));
+    decode(place, under.map_err(as_damage)?)
 }
 
-/// Verifies what was found under `id`; a not-found error where the snapshot was never completed.
-pub(crate) fn decode(layout: &JobLayout, id: u64, under: Under) -> Result<Found> {
+/// Verifies what was found at `place`; a not-found error where the snapshot was never completed.
+pub(crate) fn decode(place: &Place, under: Under) -> Result<Found> {
     let Under { metadata, lengths } = under;
     let Some(bytes) = metadata else {
-        let key = layout.metadata(id);
+        let key = place.metadata();
         return Err(EnvError::new(ErrorKind::NotFound, "get", key.as_str(), "").into());
     };
     Ok(Found {
-        metadata: SnapshotMetadata::decode(layout, id, &bytes)?,
+        metadata: SnapshotMetadata::decode(place, &bytes)?,
+        place: place.clone(),
         lengths,
     })
 }

@@ -157,6 +157,7 @@ mod tests {
                 tail_offset: 1000,
                 tail_checksum: Checksum::of(tail),
                 stored_tail: None,
+                fresh: None,
             },
         );
     }

@@ -17,7 +17,12 @@ use lazurite_env::{
 use lazurite_env_rocksdb::sst_info;
 use lazurite_tiering::{Checksum, ChecksumHasher, TransferBudget};
 
-use super::{capture::CapturedFile, context::Context, pending::Deadline, registry::Uploaded};
+use super::{
+    capture::CapturedFile,
+    context::Context,
+    pending::Deadline,
+    registry::{Fresh, Uploaded},
+};
 use crate::{Error, Result};
 
 /// Bytes read and sent at a time; also the size up to which a file is sent in one request.
@@ -104,6 +109,7 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
             tail_offset: info.tail_offset,
             tail_checksum: Checksum::of(&tail),
             stored_tail: None,
+            fresh: Some(Fresh::upload()),
         },
     );
     Ok(file.len)

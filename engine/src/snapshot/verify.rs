@@ -15,7 +15,6 @@ use lazurite_env::{
 use lazurite_tiering::{Checksum, ChecksumHasher};
 
 use super::{
-    layout::JobLayout,
     metadata::{SnapshotMetadata, SubtaskState},
     store::SnapshotStore,
 };
@@ -123,14 +122,13 @@ impl SnapshotStore {
 }
 
 fn expected(metadata: &SnapshotMetadata) -> Result<Vec<Expected>> {
-    let layout = JobLayout::new(&metadata.job)?;
     let mut seen = HashSet::new();
     let objects = metadata.subtasks.iter().flat_map(SubtaskState::objects);
     objects
         .filter(|(key, ..)| seen.insert(*key))
         .map(|(key, len, checksum)| {
             Ok(Expected {
-                key: layout.own(key)?,
+                key: Key::new(key)?,
                 len,
                 checksum,
             })

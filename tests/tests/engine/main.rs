@@ -12,6 +12,7 @@ mod faults;
 mod heat;
 mod kept;
 mod metadata;
+mod ownership;
 mod power;
 mod readers;
 mod refusals;

@@ -4,7 +4,9 @@
 //! [`lazurite_tiering::framed`]), so that a person can read it, a newer version is told from a corrupt one, and no bit
 //! of it is trusted before the checksum was verified. One table file stands on each line.
 //!
-//! Invariants that [`SnapshotMetadata::decode`] checks, and a commit before it writes: every key lies below the job, every
+//! In a savepoint's, objects stand by their names in its directory; in memory by their keys, as everywhere.
+//!
+//! Invariants that [`SnapshotMetadata::decode`] checks, and a commit before it writes: every key lies below the job or what it has claimed, every
 //! name is a RocksDB table file's, no name or object stands twice in a subtask, an object that two subtasks name is the same to both,
 //! no two subtasks of an operator have a key group in common, every tail lies inside its file and inside its object, no
 //! object holds more tails than bytes, and no sum of lengths overflows.
@@ -21,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use subtask::{ManifestRef, SnapshotFile, SubtaskState, TailsRef};
 
-use super::layout::JobLayout;
+use super::place::{Bounds, Place};
 use crate::{Error, Result};
 
 /// The format's name in the header line.
@@ -46,6 +48,18 @@ pub struct SnapshotMetadata {
     pub created_unix_ms: u64,
     /// What the user gave with it as a whole, by name.
     pub user_metadata: BTreeMap<String, UserValue>,
+    /// The directories of other jobs and of savepoints that the job has claimed, and of which this snapshot names objects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<String>,
+    /// The claimed snapshot that the job began with, for as long as it counts among those that are retained: its directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+    /// Objects that are not of this snapshot and that its writers still used when it was completed: they stay until the next one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_use: Vec<String>,
+    /// A savepoint: it lies in a directory of its own, with all that it needs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub savepoint: bool,
     /// The states that it is made of, by operator and then by key group. None: see [`is_fence`](Self::is_fence).
     pub subtasks: Vec<SubtaskState>,
 }
@@ -103,31 +117,46 @@ impl SnapshotMetadata {
     }
 
     /// Every object that this snapshot needs, its `_metadata` left out.
-    pub(crate) fn objects(&self, layout: &JobLayout) -> Result<HashSet<Key>> {
+    pub(crate) fn objects(&self) -> Result<HashSet<Key>> {
         let mut objects = HashSet::new();
         for subtask in &self.subtasks {
-            objects.extend(subtask.keys(layout)?);
+            objects.extend(subtask.keys()?);
         }
         Ok(objects)
     }
 
-    /// Where it lies, for errors.
-    pub(crate) fn path(&self) -> String {
-        format!("{}/chk-{}/_metadata", self.job, self.id)
+    /// The same, and what its writers still used: nothing needs either for the sake of this snapshot once it is gone.
+    pub(crate) fn objects_and_in_use(&self) -> Result<HashSet<Key>> {
+        let mut objects = self.objects()?;
+        for key in &self.in_use {
+            objects.insert(Key::new(key.as_str())?);
+        }
+        Ok(objects)
     }
 
-    /// The bytes of `_metadata`, which can be read again.
+    /// The bytes of the `_metadata` that is to lie at `place`, which can be read again.
     ///
     /// # Errors
     /// Where they would be more than a reader takes, or not pass its checks.
-    pub(crate) fn encode(&self, layout: &JobLayout) -> Result<Vec<u8>> {
-        self.check(layout, self.id)
-            .map_err(|reason| self.corrupt(format!("it could not be read again: {reason}")))?;
-        self.encode_within(MAX_METADATA_BYTES)
+    pub(crate) fn encode(&self, place: &Place) -> Result<Vec<u8>> {
+        let path = place.metadata();
+        self.check(place)
+            .map_err(|reason| corrupt(&path, format!("it could not be read again: {reason}")))?;
+        self.encode_within(place, MAX_METADATA_BYTES)
     }
 
-    fn encode_within(&self, max: u64) -> Result<Vec<u8>> {
-        let bytes = self.encode_any()?;
+    fn encode_within(&self, place: &Place, max: u64) -> Result<Vec<u8>> {
+        let bytes = match place {
+            Place::Snapshot(..) => self.encode_any(&place.metadata())?,
+            Place::Savepoint(_) => {
+                let mut metadata = self.clone();
+                metadata.each_key(|key| -> Result<()> {
+                    *key = name_of(key).to_owned();
+                    Ok(())
+                })?;
+                metadata.encode_any(&place.metadata())?
+            }
+        };
         if bytes.len() as u64 > max {
             return Err(Error::InvalidOption {
                 option: "metadata",
@@ -141,8 +170,8 @@ impl SnapshotMetadata {
         Ok(bytes)
     }
 
-    fn encode_any(&self) -> Result<Vec<u8>> {
-        let json = |e: serde_json::Error| self.corrupt(format!("cannot be written as JSON: {e}"));
+    fn encode_any(&self, path: &Key) -> Result<Vec<u8>> {
+        let json = |e: serde_json::Error| corrupt(path, format!("cannot be written as JSON: {e}"));
         let head = SnapshotMetadata {
             subtasks: Vec::new(),
             ..self.clone()
@@ -166,42 +195,99 @@ impl SnapshotMetadata {
         Ok(framed::encode(FORMAT, VERSION, body.as_bytes()))
     }
 
-    /// Reads and checks the `_metadata` of snapshot `id`.
-    pub(crate) fn decode(layout: &JobLayout, id: u64, bytes: &[u8]) -> Result<Self> {
-        let path = layout.metadata(id);
-        let corrupt = |reason: String| Error::SnapshotCorrupt {
-            path: path.to_string(),
-            reason,
-        };
+    /// Reads and checks the `_metadata` that lies at `place`.
+    pub(crate) fn decode(place: &Place, bytes: &[u8]) -> Result<Self> {
+        let path = place.metadata();
         let (version, body) =
             framed::decode(FORMAT, VERSION, path.as_str(), bytes).map_err(|error| {
                 match error.kind() {
-                    ErrorKind::Corruption => corrupt(error.message().to_owned()),
+                    ErrorKind::Corruption => corrupt(&path, error.message().to_owned()),
                     _ => error.into(),
                 }
             })?;
         if version < VERSION {
-            return Err(corrupt(format!(
-                "it is of format version {version}, from before this program's first release; this one reads version {VERSION}"
-            )));
+            return Err(corrupt(
+                &path,
+                format!(
+                    "it is of format version {version}, from before this program's first release; this one reads version {VERSION}"
+                ),
+            ));
         }
-        let metadata: SnapshotMetadata = serde_json::from_slice(body)
-            .map_err(|e| corrupt(format!("the checksum is right but the content is not: {e}")))?;
-        metadata.check(layout, id).map_err(corrupt)?;
+        let mut metadata: SnapshotMetadata = serde_json::from_slice(body).map_err(|e| {
+            corrupt(
+                &path,
+                format!("the checksum is right but the content is not: {e}"),
+            )
+        })?;
+        if let Place::Savepoint(dir) = place {
+            let absolute = metadata.each_key(|key| {
+                if key.contains('/') {
+                    return Err(format!("{key:?} is not the name of an object beside it"));
+                }
+                *key = format!("{dir}/{key}");
+                Ok(())
+            });
+            absolute.map_err(|reason| corrupt(&path, reason))?;
+        }
+        metadata
+            .check(place)
+            .map_err(|reason| corrupt(&path, reason))?;
         Ok(metadata)
     }
 
+    /// Gives every key that it names to `change`.
+    fn each_key<E>(
+        &mut self,
+        mut change: impl FnMut(&mut String) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for subtask in &mut self.subtasks {
+            subtask.each_key(&mut change)?;
+        }
+        Ok(())
+    }
+
     /// What is wrong with it, if anything: nothing in it is trusted before.
-    fn check(&self, layout: &JobLayout, id: u64) -> Result<(), String> {
-        if self.job != layout.job().as_str() || self.id != id {
-            return Err(format!(
-                "it says that it is snapshot {} of job {}",
-                self.id, self.job
-            ));
+    fn check(&self, place: &Place) -> Result<(), String> {
+        let claimed = self.claimed.iter().map(|dir| Key::new(dir.as_str()));
+        let claimed: Vec<Key> = claimed
+            .collect::<Result<_, _>>()
+            .map_err(|e| e.to_string())?;
+        match place {
+            Place::Snapshot(layout, id) if self.job != layout.job().as_str() || self.id != *id => {
+                return Err(format!(
+                    "it says that it is snapshot {} of job {}",
+                    self.id, self.job
+                ));
+            }
+            Place::Snapshot(..) if self.savepoint => {
+                return Err("it is a savepoint's, which lies in a directory of its own".into());
+            }
+            Place::Savepoint(_) if !self.savepoint => {
+                return Err(
+                    "it is that of a job's snapshot, which is nothing without the job's directory"
+                        .into(),
+                );
+            }
+            Place::Savepoint(_)
+                if !claimed.is_empty() || self.origin.is_some() || !self.in_use.is_empty() =>
+            {
+                return Err("it is a savepoint's, and names what lies elsewhere".into());
+            }
+            _ => {}
+        }
+        let bounds = Bounds::new(&place.root(), &claimed);
+        for key in &self.in_use {
+            bounds.check(key).map_err(|e| e.to_string())?;
+        }
+        if let Some(origin) = &self.origin {
+            let origin = Place::parse(origin).map_err(|e| e.to_string())?;
+            bounds
+                .check(origin.metadata().as_str())
+                .map_err(|e| e.to_string())?;
         }
         let mut objects: HashMap<&str, (u64, Checksum)> = HashMap::new();
         for (i, subtask) in self.subtasks.iter().enumerate() {
-            subtask.check(layout)?;
+            subtask.check(&bounds)?;
             for (key, len, checksum) in subtask.objects() {
                 if *objects.entry(key).or_insert((len, checksum)) != (len, checksum) {
                     return Err(format!("{key} stands in it with two contents"));
@@ -216,13 +302,18 @@ impl SnapshotMetadata {
         }
         check_user(&self.user_metadata)
     }
+}
 
-    fn corrupt(&self, reason: String) -> Error {
-        Error::SnapshotCorrupt {
-            path: self.path(),
-            reason,
-        }
+fn corrupt(path: &Key, reason: String) -> Error {
+    Error::SnapshotCorrupt {
+        path: path.to_string(),
+        reason,
     }
+}
+
+/// The last part of a key.
+fn name_of(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
 }
 
 /// JSON that ends in an empty list, up to where its first element goes.

@@ -16,7 +16,7 @@ use super::{UserValue, once, sum};
 use crate::{
     Result,
     key_groups::KeyGroupRange,
-    snapshot::layout::JobLayout,
+    snapshot::place::Bounds,
     table::{TableColumn, TableSchema, check_columns, check_name, check_table_name},
 };
 
@@ -179,8 +179,19 @@ impl SubtaskState {
     }
 
     /// As [`objects`](Self::objects), their keys alone.
-    pub(crate) fn keys(&self, layout: &JobLayout) -> Result<Vec<Key>> {
-        self.objects().map(|(key, ..)| layout.own(key)).collect()
+    pub(crate) fn keys(&self) -> Result<Vec<Key>> {
+        self.objects().map(|(key, ..)| Ok(Key::new(key)?)).collect()
+    }
+
+    /// Gives every key that it names to `change`.
+    pub(crate) fn each_key<E>(
+        &mut self,
+        mut change: impl FnMut(&mut String) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let files = self.files.iter_mut().map(|file| &mut file.key);
+        let tails = self.tails.iter_mut().map(|object| &mut object.key);
+        let mut keys = files.chain(tails).chain([&mut self.manifest.key]);
+        keys.try_for_each(&mut change)
     }
 
     /// What is wrong with two states of one snapshot, if anything.
@@ -215,7 +226,7 @@ impl SubtaskState {
     }
 
     /// What is wrong with it, if anything.
-    pub(crate) fn check(&self, layout: &JobLayout) -> Result<(), String> {
+    pub(crate) fn check(&self, bounds: &Bounds) -> Result<(), String> {
         check_name("operator", &self.operator).map_err(|error| error.to_string())?;
         if self.key_group_range.end() >= self.key_groups {
             return Err(format!(
@@ -225,7 +236,7 @@ impl SubtaskState {
         }
         let mut objects = HashSet::new();
         for (key, ..) in self.objects() {
-            layout.own(key).map_err(|error| error.to_string())?;
+            bounds.check(key).map_err(|error| error.to_string())?;
         }
         // A table file may be there twice: in column families that each hold a part of it.
         for key in self

@@ -10,6 +10,10 @@ fn metadata() -> SnapshotMetadata {
         writer: "w".into(),
         created_unix_ms: 0,
         user_metadata: BTreeMap::new(),
+        claimed: Vec::new(),
+        origin: None,
+        in_use: Vec::new(),
+        savepoint: false,
         subtasks: vec![state(0, 3)],
     }
 }
@@ -36,7 +40,7 @@ fn state(start: u16, end: u16) -> SubtaskState {
 
 #[test]
 fn heat_may_be_absent_and_absurd_and_other_fields_unknown() {
-    let layout = JobLayout::new("job").unwrap();
+    let place = Place::parse("job/chk-7").unwrap();
     let mut metadata = metadata();
     let file = |number: u64, heat| SnapshotFile {
         name: format!("{number:06}.sst"),
@@ -55,23 +59,23 @@ fn heat_may_be_absent_and_absurd_and_other_fields_unknown() {
         file(2, Some(u64::MAX)),
         file(3, Some(u64::MAX)),
     ];
-    let bytes = metadata.encode(&layout).unwrap();
+    let bytes = metadata.encode(&place).unwrap();
     let text = String::from_utf8(bytes.clone()).unwrap();
     assert_eq!(text.matches("heat").count(), 2, "{text}");
-    let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+    let read = SnapshotMetadata::decode(&place, &bytes).unwrap();
     assert_eq!(read, metadata);
     assert!(Heat::of(&read.subtasks[0].files).of_file("000003.sst") < Some(u64::MAX));
     // As a later version may write it.
     let body = text.split_once('\n').unwrap().1;
     let body = body.replace("\"heat\":18446744073709551615", "\"warmth\":[1.5]");
     let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
-    let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+    let read = SnapshotMetadata::decode(&place, &bytes).unwrap();
     assert_eq!(read.subtasks[0].files[1].heat, None);
 }
 
 #[test]
 fn hot_chunks_may_be_absent_and_anything() {
-    let layout = JobLayout::new("job").unwrap();
+    let place = Place::parse("job/chk-7").unwrap();
     let mut metadata = metadata();
     let file = |number: u64, hot: &str| SnapshotFile {
         name: format!("{number:06}.sst"),
@@ -92,8 +96,8 @@ fn hot_chunks_may_be_absent_and_anything() {
         file(3, "no text?"),
         file(4, "E"),
     ];
-    let bytes = metadata.encode(&layout).unwrap();
-    let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+    let bytes = metadata.encode(&place).unwrap();
+    let read = SnapshotMetadata::decode(&place, &bytes).unwrap();
     assert_eq!(read, metadata);
     let chunks = |metadata: &SnapshotMetadata| Heat::of(&metadata.subtasks[0].files).chunks.all();
     let hot = chunks(&read);
@@ -114,7 +118,7 @@ fn hot_chunks_may_be_absent_and_anything() {
     for other in others {
         let body = body.replace("\"hot\":\"E\"", &format!("\"hot\":{other}"));
         let bytes = framed::encode(FORMAT, VERSION, body.as_bytes());
-        let read = SnapshotMetadata::decode(&layout, 7, &bytes).unwrap();
+        let read = SnapshotMetadata::decode(&place, &bytes).unwrap();
         assert_eq!(read.subtasks[0].files[3].hot, None, "{other}");
         assert_eq!(
             read.subtasks[0].files[..3],
@@ -126,13 +130,10 @@ fn hot_chunks_may_be_absent_and_anything() {
 
 #[test]
 fn what_could_not_be_read_again_is_not_written() {
-    let layout = JobLayout::new("job").unwrap();
+    let place = Place::parse("job/chk-7").unwrap();
     let mut metadata = metadata();
-    let bytes = metadata.encode(&layout).unwrap();
-    assert_eq!(
-        SnapshotMetadata::decode(&layout, 7, &bytes).unwrap(),
-        metadata
-    );
+    let bytes = metadata.encode(&place).unwrap();
+    assert_eq!(SnapshotMetadata::decode(&place, &bytes).unwrap(), metadata);
     assert!(metadata.encode_within(bytes.len() as u64).is_ok());
     let error = metadata.encode_within(bytes.len() as u64 - 1).unwrap_err();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
@@ -140,6 +141,6 @@ fn what_could_not_be_read_again_is_not_written() {
         .manifest
         .parts
         .push(("CURRENT".into(), 0));
-    let error = metadata.encode(&layout).unwrap_err();
+    let error = metadata.encode(&place).unwrap_err();
     assert!(error.to_string().contains("twice"), "{error}");
 }

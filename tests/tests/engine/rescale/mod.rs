@@ -23,9 +23,9 @@ use lazurite_tests::rig::{RUNTIME, fast_tempdir, tiny};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tempfile::TempDir;
 
-const GROUPS: u16 = 32;
+pub(super) const GROUPS: u16 = 32;
 
-static COUNTS: ValueStateDescriptor<u32, String> = ValueStateDescriptor::new("counts");
+pub(super) static COUNTS: ValueStateDescriptor<u32, String> = ValueStateDescriptor::new("counts");
 static CLICKS: MapStateDescriptor<u32, u32, String> = MapStateDescriptor::new("clicks");
 
 pub(super) type Model = BTreeMap<u32, String>;
@@ -117,7 +117,7 @@ pub(super) fn check(backend: &StateBackend, model: &Model) {
     }
 }
 
-fn all() -> KeyGroupRange {
+pub(super) fn all() -> KeyGroupRange {
     KeyGroupRange::all(GROUPS).unwrap()
 }
 

@@ -1,0 +1,234 @@
+//! `CLAIM`: the job takes over what it begins with, and deletes it when nothing needs it.
+
+use lazurite_env::{Effect, ErrorKind, FaultPlan, Op, remote::FaultStore};
+
+use super::*;
+
+fn claiming(world: &World, dir: &Path, from: &str) -> StateBackendBuilder {
+    world
+        .builder(dir, "new")
+        .initial_state(path(from), ClaimMode::Claim)
+}
+
+#[test]
+fn what_is_claimed_is_named_where_it_lies_and_goes_when_nothing_needs_it() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let mut model = models[1].clone();
+    let dir = fast_tempdir();
+    let new = claiming(&world, dir.path(), "old/chk-2").open().unwrap();
+    let files = new.restored().unwrap().files;
+    check(&new, &model);
+    let first = snapshot(&new);
+    assert_eq!((first.uploaded_files, first.copied_files), (0, 0));
+    assert_eq!(first.reused_files, files);
+    // It was the oldest of one that is retained; the other snapshot of its job is none of this job's.
+    assert_eq!(world.check_snapshots("old"), [1]);
+    assert_eq!(world.check_snapshots("new"), [1]);
+    let metadata = world.snapshots().load("new", 1).unwrap();
+    assert_eq!(
+        (&*metadata.claimed, &metadata.origin),
+        (&["old".to_owned()][..], &Some("old/chk-2".into()))
+    );
+
+    write(&new, &mut model, 0..4_000, 20);
+    new.compact().unwrap();
+    check(&new, &model);
+    let second = snapshot(&new);
+    assert_eq!(second.reused_files, 0);
+    let metadata = world.snapshots().load("new", 2).unwrap();
+    assert_eq!((metadata.claimed.len(), metadata.origin), (0, None));
+    assert_eq!(world.check_snapshots("old"), [1], "what it needs stays");
+    let needed = world.snapshots().load("old", 1).unwrap();
+    let needed: std::collections::BTreeSet<_> = needed.files().map(|f| f.key.clone()).collect();
+    // Iterators and readers let go of the last files when they are closed.
+    drop(new);
+    let new = claiming(&world, dir.path(), "old/chk-2").open().unwrap();
+    snapshot(&new);
+    let there = world.below("old").into_keys();
+    let there: Vec<_> = there.filter(|key| key.ends_with(".sst")).collect();
+    assert_eq!(there, Vec::from_iter(needed));
+    drop(new);
+    check(
+        &claiming(&world, dir.path(), "old/chk-2").open().unwrap(),
+        &model,
+    );
+}
+
+#[test]
+fn a_claimed_snapshot_counts_as_the_oldest_retained() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let mut model = models[1].clone();
+    let mut dir = fast_tempdir();
+    for id in 1..=3 {
+        let new = claiming(&world, dir.path(), "old")
+            .retained_snapshots(2)
+            .open()
+            .unwrap();
+        check(&new, &model);
+        write(&new, &mut model, 0..4_000, 20 + id);
+        assert_eq!(u64::from(snapshot(&new).id), u64::from(id));
+        let left: &[u64] = if id == 1 { &[1, 2] } else { &[1] };
+        assert_eq!(world.check_snapshots("old"), left, "after snapshot {id}");
+        drop(new);
+        dir = fast_tempdir(); // and a new process on another machine
+    }
+    assert_eq!(world.check_snapshots("new"), [2, 3]);
+}
+
+#[test]
+fn who_was_claimed_can_go_on_no_more_and_nobody_else_can_claim() {
+    let world = World::new();
+    let (models, old, old_dir) = world.old();
+    let dir = fast_tempdir();
+    let new = claiming(&world, dir.path(), "old").open().unwrap();
+    let before = world.below("old");
+    let refused = |error: Error| {
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::Claimed { by, .. } if by == "new"),
+            "{text}"
+        );
+    };
+    let pending = old.snapshot(SnapshotOptions::new()).unwrap();
+    refused(pending.wait().err().unwrap());
+    drop(old);
+    let opened = world.builder(old_dir.path(), "old").open();
+    refused(opened.err().unwrap());
+    let coordinator = lazurite::Coordinator::builder(world.snapshots(), "old").open();
+    refused(coordinator.err().unwrap());
+    let other = fast_tempdir();
+    let opened = world
+        .builder(other.path(), "other")
+        .initial_state(path("old/chk-1"), ClaimMode::Claim)
+        .open();
+    refused(opened.err().unwrap());
+    for (key, bytes) in &before {
+        assert_eq!(world.below("old").get(key), Some(bytes), "{key}");
+    }
+    // One's own claim is found again, and whoever only copies may.
+    drop(new);
+    check(
+        &claiming(&world, dir.path(), "old").open().unwrap(),
+        &models[1],
+    );
+    let opened = world
+        .builder(other.path(), "other")
+        .initial_state(path("old/chk-1"), ClaimMode::NoClaim)
+        .open();
+    check(&opened.unwrap(), &models[0]);
+}
+
+#[test]
+fn claims_are_handed_on() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let mut model = models[1].clone();
+    for (job, from) in [("b", "old"), ("c", "b"), ("d", "c")] {
+        let dir = fast_tempdir();
+        let backend = world
+            .builder(dir.path(), job)
+            .initial_state(path(from), ClaimMode::Claim)
+            .open()
+            .unwrap();
+        check(&backend, &model);
+        write(&backend, &mut model, 0..100, 40);
+        let report = snapshot(&backend);
+        assert_eq!(report.copied_files, 0);
+        assert!(report.uploaded_files < report.reused_files, "{report:?}");
+    }
+    let metadata = world.snapshots().load("d", 1).unwrap();
+    assert_eq!(metadata.claimed, ["old", "b", "c"]);
+    assert_eq!(world.check_snapshots("old"), [1]);
+    assert!(world.check_snapshots("b").is_empty() && world.check_snapshots("c").is_empty());
+    let dir = fast_tempdir();
+    let backend = world.builder(dir.path(), "d").open().unwrap();
+    check(&backend, &model);
+    write(&backend, &mut model, 0..4_000, 41);
+    backend.compact().unwrap();
+    snapshot(&backend);
+    snapshot(&backend);
+    drop(backend);
+    let left = |job: &str| {
+        world
+            .below(job)
+            .into_keys()
+            .filter(|key| key.ends_with(".sst"))
+            .count()
+    };
+    assert_eq!((left("b"), left("c")), (0, 0));
+    check(&world.builder(dir.path(), "d").open().unwrap(), &model);
+    assert_eq!(world.check_snapshots("old"), [1]);
+}
+
+#[test]
+fn a_request_that_fails_costs_nobody_anything() {
+    let base = World::new();
+    let (models, old, _dir) = base.old_of(200);
+    drop(old);
+    let faults = [
+        Effect::Fail(ErrorKind::PermissionDenied),
+        Effect::Fail(ErrorKind::Unavailable),
+        Effect::FailAfter(ErrorKind::Unavailable),
+    ];
+    for mode in [ClaimMode::Claim, ClaimMode::NoClaim] {
+        for effect in faults {
+            for i in 0.. {
+                let world = World::of(base.inner.fork());
+                let plan = FaultPlan::new();
+                plan.set_filter(|op: Op| op.is_remote(), "");
+                plan.fail_nth(i, effect);
+                let broken = FaultStore::new(Arc::new(world.inner.clone()), plan.clone());
+                let dir = fast_tempdir();
+                let mut model = models[1].clone();
+                let begun = world
+                    .builder(dir.path(), "new")
+                    .remote_store(Arc::new(broken))
+                    .initial_state(path("old/chk-2"), mode)
+                    .load_policy(LoadPolicy::Eager)
+                    .open();
+                if let Ok(backend) = begun {
+                    let mut next = model.clone();
+                    for version in 50..52 {
+                        write(&backend, &mut next, 0..200, version);
+                        backend.compact().unwrap();
+                        let pending = backend.snapshot(SnapshotOptions::new());
+                        if pending.and_then(|pending| pending.wait()).is_ok() {
+                            model = next.clone();
+                        }
+                    }
+                }
+                plan.disable();
+                let done = plan.injected() == 0;
+                let again = fast_tempdir();
+                let backend = world
+                    .builder(again.path(), "new")
+                    .initial_state(path("old/chk-2"), mode)
+                    .restore(Restore::Latest)
+                    .open()
+                    .unwrap_or_else(|error| panic!("{mode:?} {effect:?} {i}: {error}"));
+                let found = backend.value_state(&crate::rescale::COUNTS).unwrap();
+                let first = found.iter().unwrap().next().unwrap().unwrap();
+                // A commit whose answer was lost may have succeeded.
+                if model.get(&first.0) == Some(&first.1) {
+                    check(&backend, &model);
+                }
+                snapshot(&backend);
+                world.check_snapshots("new");
+                let left = world.check_snapshots("old");
+                assert!(left.contains(&1), "{mode:?} {effect:?} {i}: {left:?}");
+                if mode == ClaimMode::NoClaim {
+                    assert_eq!(left, [1, 2]);
+                }
+                if done {
+                    assert!(i > 20, "{i} requests are too few");
+                    break;
+                }
+            }
+        }
+    }
+}
