@@ -10,6 +10,7 @@ mod link;
 mod output;
 mod probe;
 mod progress;
+mod restore;
 mod snapshots;
 mod wordcount;
 
@@ -49,6 +50,8 @@ enum Command {
     /// Looks at the snapshots in a remote store.
     #[command(subcommand)]
     Snapshots(snapshots::Command),
+    /// Says what a restore would read, copy and cost.
+    Restore(restore::Args),
     /// Measures.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -101,6 +104,7 @@ fn dispatch(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Run(Run::Wordcount(args)) => wordcount::run(&args, cli.format, watched),
         Command::Snapshots(command) => snapshots::run(&command, cli.format),
+        Command::Restore(args) => restore::run(&args, cli.format),
         Command::Bench(command) => bench::run(&command, cli.format),
         Command::Demo(args) => demo::run(&args, cli.format),
     }

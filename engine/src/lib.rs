@@ -42,7 +42,7 @@ pub use error::{Error, Result};
 pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};
 pub use options::{Compression, RocksDbOptions};
-pub use restore::RestoreReport;
+pub use restore::{RestoreEstimate, RestorePlan, RestoreReport};
 pub use rocks::ClipProgress;
 pub use snapshot::{
     ClaimMode, PendingSnapshot, SnapshotOptions, SnapshotPath, SnapshotReport, SnapshotStore,

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod cold_start;
 pub mod download;
+pub mod ownership;
 pub mod points;
 pub mod process;
 pub mod reads;
@@ -23,6 +24,8 @@ pub enum Command {
     ColdStart(cold_start::Args),
     /// What the background download does to reads in front of it, and how much of the link it has.
     Download(download::Args),
+    /// The first snapshot of a job that begins with another's, copied or claimed, and a savepoint: what is sent, and how long it takes.
+    Ownership(ownership::Args),
     /// Cold point reads, many at once: requests a read, and how near to what round trip and link allow.
     Points(points::Args),
     /// Records processed straight after a restore, from the begin of the open on: lazy against eager and all local.
@@ -41,6 +44,7 @@ pub fn run(command: &Command, format: Format) -> Result<()> {
         Command::Cache(args) => cache::run(args, format),
         Command::ColdStart(args) => cold_start::run(args, format),
         Command::Download(args) => download::run(args, format),
+        Command::Ownership(args) => ownership::run(args, format),
         Command::Points(args) => points::run(args, format),
         Command::Process(args) => process::run(args, format),
         Command::Rescale(args) => rescale::run(args, format),

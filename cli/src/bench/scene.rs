@@ -11,7 +11,7 @@ use lazurite::{
 };
 use lazurite_env::{
     IoRuntime,
-    remote::{CountingStore, RemoteStore},
+    remote::{CountingStore, Key, Listed, RemoteStore},
 };
 
 use super::shape::{self, Shape};
@@ -105,6 +105,23 @@ fn cache_dir() -> Result<PathBuf> {
     cache
         .map(|dir| dir.join("lazurite/bench"))
         .ok_or_else(|| Error::Usage("there is no home directory: give a --work-dir".into()))
+}
+
+/// Deletes every object below `dir`.
+pub fn remove(store: &Arc<dyn RemoteStore>, runtime: &IoRuntime, dir: &str) -> Result<()> {
+    let (store, dir) = (store.clone(), dir.to_owned());
+    Ok(runtime.wait(async move {
+        let mut prefixes = vec![Key::new(dir)?];
+        while let Some(prefix) = prefixes.pop() {
+            for listed in store.list(Some(&prefix)).await? {
+                match listed {
+                    Listed::Object { name, .. } => store.delete(&prefix.join(&name)?).await?,
+                    Listed::Prefix { name } => prefixes.push(prefix.join(&name)?),
+                }
+            }
+        }
+        Ok::<_, lazurite_env::Error>(())
+    })?)
 }
 
 /// Has so many threads do `work`, each with its number; what they give, or the first error.

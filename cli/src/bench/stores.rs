@@ -4,18 +4,14 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use lazurite_env::{
-    IoRuntime,
-    remote::{Key, Listed, RemoteStore},
-};
+use lazurite_env::IoRuntime;
 use serde::Serialize;
 
 use super::{
-    reads,
+    reads, scene,
     shape::{self, Noise, Shape},
 };
 use crate::{
@@ -131,7 +127,7 @@ fn measure(
 ) -> Result<StoreReport> {
     let store = link::open_store(uri, runtime)?;
     let transfer = |bytes, took| Transfer::new(bytes, took, args.link_mbps);
-    remove_job(&store, runtime)?;
+    scene::remove(&store, runtime, JOB)?;
     let built = shape::build(
         shape,
         JOB,
@@ -167,7 +163,7 @@ fn measure(
 
     let eager = start(Load::Eager)?.figures;
     probe::remove_dir(&dir)?;
-    remove_job(&store, runtime)?;
+    scene::remove(&store, runtime, JOB)?;
     Ok(StoreReport {
         uri: store.uri().to_owned(),
         files: built.uploaded_files,
@@ -201,23 +197,6 @@ fn cold_reads(backend: &lazurite::StateBackend, shape: &Shape, reads: u64) -> Re
         p50_ms: ms(reads::percentile(&latencies, 50)),
         p99_ms: ms(reads::percentile(&latencies, 99)),
     })
-}
-
-/// Deletes every object of the bench's job.
-fn remove_job(store: &Arc<dyn RemoteStore>, runtime: &IoRuntime) -> Result<()> {
-    let store = store.clone();
-    Ok(runtime.wait(async move {
-        let mut prefixes = vec![Key::new(JOB)?];
-        while let Some(prefix) = prefixes.pop() {
-            for listed in store.list(Some(&prefix)).await? {
-                match listed {
-                    Listed::Object { name, .. } => store.delete(&prefix.join(&name)?).await?,
-                    Listed::Prefix { name } => prefixes.push(prefix.join(&name)?),
-                }
-            }
-        }
-        Ok::<_, lazurite_env::Error>(())
-    })?)
 }
 
 impl Transfer {

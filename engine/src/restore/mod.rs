@@ -9,6 +9,7 @@
 //!
 //! Crash story: before 4 has ended there is no `CURRENT`, and the next open restores again, reusing the same files.
 
+mod explain;
 mod fetch;
 mod local;
 mod rescale;
@@ -27,6 +28,7 @@ use lazurite_env::{
 };
 use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
+pub use explain::{RestoreEstimate, RestorePlan};
 use fetch::Fetched;
 use local::SmallFiles;
 pub(crate) use local::{clear_current, has_database, wipe};

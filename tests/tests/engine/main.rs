@@ -13,6 +13,7 @@ mod heat;
 mod kept;
 mod metadata;
 mod ownership;
+mod plans;
 mod power;
 mod readers;
 mod refusals;

@@ -88,10 +88,13 @@ pub(crate) struct Dropped {
 }
 
 /// Where a file's keys are, seen from a range.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reach {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// None is in it.
     Outside,
+    /// All are.
     Inside,
+    /// Some are, and some are not, or may not be.
     Beyond,
 }
 
@@ -353,7 +356,7 @@ fn dropped(sources: &[Manifest], kept: &[&Kept]) -> Vec<Dropped> {
 }
 
 /// Where the keys of `file` are, seen from the key groups `keep`.
-fn reach(file: &ManifestFile, keep: (u16, u16)) -> Reach {
+pub(crate) fn reach(file: &ManifestFile, keep: (u16, u16)) -> Reach {
     let begin = keep.0.to_be_bytes();
     // The first key after the range; absent where nothing comes after it.
     let end = keep.1.checked_add(1).map(u16::to_be_bytes);

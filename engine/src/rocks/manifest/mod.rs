@@ -27,7 +27,7 @@ use std::collections::HashSet;
 
 #[cfg(test)]
 pub(crate) use compose::{Composed, ComposedFile, Dropped};
-pub(crate) use compose::{Part, compose, may_join};
+pub(crate) use compose::{Part, Reach, compose, may_join, reach};
 use edit::{Edit, MAX_FILE_NUMBER, MAX_SEQUENCE};
 use lazurite_env::ErrorKind;
 use replay::Replay;

@@ -134,8 +134,8 @@ fn what_could_not_be_read_again_is_not_written() {
     let mut metadata = metadata();
     let bytes = metadata.encode(&place).unwrap();
     assert_eq!(SnapshotMetadata::decode(&place, &bytes).unwrap(), metadata);
-    assert!(metadata.encode_within(bytes.len() as u64).is_ok());
-    let error = metadata.encode_within(bytes.len() as u64 - 1).unwrap_err();
+    assert!(metadata.encode_within(&place, bytes.len() as u64).is_ok());
+    let error = metadata.encode_within(&place, bytes.len() as u64 - 1).unwrap_err();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
     metadata.subtasks[0]
         .manifest
