@@ -3,6 +3,7 @@
 mod cache;
 mod kill;
 mod metrics;
+mod parallelism;
 mod points;
 mod process;
 mod readme;
