@@ -17,8 +17,11 @@ mod words;
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
-use lazurite::{Coordinator, Restore, SnapshotStore};
-use lazurite_env::{ErrorKind, IoRuntime};
+use lazurite::{Coordinator, Restore, SnapshotStore, snapshot::SnapshotMetadata};
+use lazurite_env::{
+    ErrorKind, IoRuntime,
+    remote::{Key, Listed, RemoteStore},
+};
 
 pub use self::subtasks::counts;
 use self::{
@@ -89,9 +92,8 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
     let opening = Instant::now();
     let snapshots = SnapshotStore::new(store.clone(), runtime.clone());
     // Whoever takes over a job stops a run that it has. A run that cannot go on leaves it alone.
-    let newest = snapshots.list(&args.job)?.pop();
-    if let Some((_, newest)) = newest {
-        Position::of(&newest?, &inputs, args.key_groups)?;
+    if let Some(newest) = newest(&args.job, &store, &runtime, &snapshots)? {
+        Position::of(&newest, &inputs, args.key_groups)?;
     }
     let directory = Directory::open(&args.dir)?;
     let coordinator = Arc::new(Coordinator::builder(snapshots, &args.job).open()?);
@@ -132,6 +134,31 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
         Format::Json => output::json(&report),
         Format::Text => output::line(&report.text()),
     }
+}
+
+/// The newest complete snapshot of `job`, `None` where none is found. Looks from the highest number on, and so at little of what runs
+/// that died have left.
+fn newest(
+    job: &str,
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+    snapshots: &SnapshotStore,
+) -> Result<Option<SnapshotMetadata>> {
+    let (store, prefix) = (store.clone(), Key::new(job)?);
+    let listed = runtime.wait(async move { store.list(Some(&prefix)).await })?;
+    let number = |entry: &Listed| match entry {
+        Listed::Prefix { name } => name.strip_prefix("chk-")?.parse::<u64>().ok(),
+        Listed::Object { .. } => None,
+    };
+    let mut numbers: Vec<u64> = listed.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    for id in numbers.into_iter().rev() {
+        match snapshots.load(job, id) {
+            Err(lazurite::Error::SnapshotNotFound { .. }) => {}
+            found => return Ok(Some(found?)),
+        }
+    }
+    Ok(None)
 }
 
 /// Downloads what all subtasks have, behind a bar.
