@@ -212,3 +212,28 @@ fn what_cannot_be_is_refused_before_anything_is_done() {
         expected(&text)
     );
 }
+
+#[test]
+fn a_snapshot_that_fails_ends_the_run_with_the_reason() {
+    let temp = tempfile::tempdir().unwrap();
+    let text = temp.path().join("text");
+    write_text(&text, 6_000);
+    let job = Job::new(temp.path(), &text);
+    // In the place of the directory for table files.
+    let shared = job.store.join("wordcount/shared");
+    std::fs::create_dir_all(shared.parent().unwrap()).unwrap();
+    std::fs::write(&shared, "").unwrap();
+    let output = command(&job, 2, 1_000).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let reason = said.lines().last().unwrap_or_default();
+    assert!(reason.starts_with("lazurite: "), "{said}");
+    assert!(reason.contains("wordcount/shared/"), "{said}");
+    assert_eq!(newest(&job), (0, 0, 0));
+    std::fs::remove_file(&shared).unwrap();
+    json(&mut command(&job, 3, 1_000));
+    assert_eq!(
+        std::fs::read_to_string(&job.output).unwrap(),
+        expected(&text)
+    );
+}
