@@ -155,6 +155,7 @@ mod tests {
             panic!("another command");
         };
         assert_eq!((args.job.as_str(), args.key_groups), ("wordcount", 128));
+        assert_eq!(args.parallelism, 1);
         assert_eq!((args.snapshot_every, args.max_records), (1_000_000, None));
         assert_eq!(args.load, Load::Lazy);
         assert_eq!((args.cache_mib, args.disk_budget_mib), (None, None));
@@ -169,6 +170,8 @@ mod tests {
         for wrong in [
             "--key-groups 0",
             "--key-groups 32769",
+            "--parallelism 0",
+            "--parallelism 32769",
             "--snapshot-every 0",
             "--snapshot-every -1",
             "--cache-mib 0",

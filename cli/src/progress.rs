@@ -6,7 +6,7 @@ use std::{
 };
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use lazurite::{DownloadProgress, StateBackend};
+use lazurite::DownloadProgress;
 
 use crate::{error::Result, output::Format};
 
@@ -28,8 +28,12 @@ pub fn items(total: u64, what: &'static str, format: Format) -> ProgressBar {
     bar(total, what, format, "{msg} {wide_bar} {pos}/{len} {eta}")
 }
 
-/// Waits until every file is local, behind a bar over the bytes with files and the time that is left; see [`bytes`].
-pub fn until_local(backend: &StateBackend, format: Format) -> Result<()> {
+/// Waits by `wait` until every file is local, behind a bar over the bytes with files and the time that is left; see [`bytes`].
+pub fn until_local<T>(
+    progress: impl Fn() -> DownloadProgress + Sync,
+    wait: impl FnOnce() -> Result<T>,
+    format: Format,
+) -> Result<T> {
     let bar = bar(
         0,
         "downloading",
@@ -40,19 +44,19 @@ pub fn until_local(backend: &StateBackend, format: Format) -> Result<()> {
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Relaxed) {
-                let progress = backend.download_progress();
+                let progress = progress();
                 bar.set_length(progress.bytes_total);
                 bar.set_position(progress.bytes_done);
                 bar.set_message(told(&progress));
                 std::thread::sleep(DRAW_EVERY);
             }
         });
-        let result = backend.wait_until_local();
+        let result = wait();
         done.store(true, Relaxed);
         result
     });
     bar.finish_and_clear();
-    Ok(result?)
+    result
 }
 
 fn told(progress: &DownloadProgress) -> String {

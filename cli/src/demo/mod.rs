@@ -242,9 +242,11 @@ impl Story<'_> {
     /// The newest complete snapshot, looked up on the directory itself: costs the job's link nothing.
     fn newest_complete(&self) -> Option<u64> {
         let entries = fs::read_dir(self.place.remote().join(JOB)).ok()?;
-        let complete = entries
-            .flatten()
-            .filter(|e| e.path().join("_metadata").exists());
+        // Beside the `_metadata` by which a run takes over the job there is nothing.
+        let complete = entries.flatten().filter(|e| {
+            let files = e.path().read_dir().map_or(0, Iterator::count);
+            files > 1 && e.path().join("_metadata").exists()
+        });
         complete
             .filter_map(|e| e.file_name().to_str()?.strip_prefix("chk-")?.parse().ok())
             .max()

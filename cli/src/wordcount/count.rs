@@ -1,46 +1,47 @@
 //! The counting loop: read records, add up words, apply them to the state, take snapshots.
 //!
-//! Words are added up in memory and applied in batches. Invariant: at a snapshot everything counted is applied, and the
-//! position stands after the last record counted.
+//! Words are added up in memory and applied in batches, each to the subtask that owns it. Invariant: at a snapshot everything counted
+//! is applied, by every subtask, and the position stands after the last record counted.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use indicatif::ProgressBar;
-use lazurite::{PendingSnapshot, SnapshotOptions, SnapshotReport, StateBackend};
+use lazurite::{Coordinator, SnapshotOptions};
 
 use super::{
-    Counts,
     position::{self, Position},
+    snapshot::{self, Pending, Snapshot},
     source::Source,
+    subtasks::Subtasks,
 };
 use crate::error::Result;
 
 /// Different words that are added up in memory before they are applied: a few megabytes.
 const BATCH_WORDS: usize = 32_768;
 
-/// Counts the records of a source into the state of a backend.
+/// Counts the records of a source into the state of the subtasks.
 pub struct Counter<'a> {
-    backend: &'a StateBackend,
-    counts: &'a Counts,
+    subtasks: &'a Subtasks,
+    coordinator: &'a Arc<Coordinator>,
     source: Source,
     position: Position,
     /// Counted, not yet applied.
     batch: HashMap<String, u64>,
-    pending: Option<PendingSnapshot>,
-    completed: Vec<SnapshotReport>,
+    pending: Option<Pending>,
+    completed: Vec<Snapshot>,
 }
 
 impl<'a> Counter<'a> {
-    /// Goes on with `source`, which stands at `position`, up to where the state of `backend` was counted.
+    /// Goes on with `source`, which stands at `position`, up to where the state of `subtasks` was counted.
     pub fn new(
-        backend: &'a StateBackend,
-        counts: &'a Counts,
+        subtasks: &'a Subtasks,
+        coordinator: &'a Arc<Coordinator>,
         source: Source,
         position: Position,
     ) -> Self {
         Counter {
-            backend,
-            counts,
+            subtasks,
+            coordinator,
             source,
             position,
             batch: HashMap::with_capacity(BATCH_WORDS),
@@ -55,16 +56,15 @@ impl<'a> Counter<'a> {
         let mut since_snapshot = 0;
         while self.position.records < max_records && self.count_record()? {
             since_snapshot += 1;
-            let idle = self
-                .pending
-                .as_ref()
-                .is_none_or(PendingSnapshot::is_finished);
-            if since_snapshot >= snapshot_every && idle {
+            if since_snapshot >= snapshot_every && self.is_idle() {
                 self.begin_snapshot()?;
                 since_snapshot = 0;
             }
             if self.batch.len() >= BATCH_WORDS {
                 self.apply()?;
+                if self.is_idle() {
+                    self.await_snapshot()?;
+                }
                 bar.set_position(self.source.bytes_done());
             }
         }
@@ -72,7 +72,7 @@ impl<'a> Counter<'a> {
     }
 
     /// Takes the last snapshot and waits for it. Gives the end position and every snapshot of this run, in order.
-    pub fn finish(mut self) -> Result<(Position, Vec<SnapshotReport>)> {
+    pub fn finish(mut self) -> Result<(Position, Vec<Snapshot>)> {
         self.begin_snapshot()?;
         self.await_snapshot()?;
         Ok((self.position, self.completed))
@@ -94,23 +94,17 @@ impl<'a> Counter<'a> {
         Ok(found)
     }
 
+    /// True where no snapshot is under way.
+    fn is_idle(&self) -> bool {
+        self.pending.as_ref().is_none_or(Pending::is_finished)
+    }
+
     /// Adds the batch to the state.
     fn apply(&mut self) -> Result<()> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let (words, added): (Vec<String>, Vec<u64>) = self.batch.drain().unzip();
-        let known = self.counts.multi_get(&words)?;
-        let mut writes = self.backend.write_batch();
-        for ((word, added), known) in words.iter().zip(added).zip(known) {
-            self.position.distinct += u64::from(known.is_none());
-            self.counts
-                .put_to(&mut writes, word, &(known.unwrap_or(0) + added))?;
-        }
-        self.backend.write(writes)?;
         if self.position.sample.is_none() {
-            self.position.sample = words.into_iter().next();
+            self.position.sample = self.batch.keys().next().cloned();
         }
+        self.position.distinct += self.subtasks.add(self.batch.drain())?;
         Ok(())
     }
 
@@ -119,19 +113,19 @@ impl<'a> Counter<'a> {
         self.apply()?;
         self.await_snapshot()?;
         let options = SnapshotOptions::new().metadata(position::NAME, self.position.encode()?);
-        self.pending = Some(self.backend.snapshot(options)?);
+        self.pending = Some(snapshot::begin(self.coordinator, self.subtasks, options)?);
         Ok(())
     }
 
     fn await_snapshot(&mut self) -> Result<()> {
         if let Some(pending) = self.pending.take() {
-            let report = pending.wait()?;
+            let snapshot = pending.wait(self.subtasks)?;
             tracing::info!(
-                id = report.id,
-                uploaded_bytes = report.uploaded_bytes,
+                id = snapshot.id,
+                uploaded_bytes = snapshot.uploaded_bytes,
                 "snapshot complete"
             );
-            self.completed.push(report);
+            self.completed.push(snapshot);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Invariant: a snapshot's counts are those of exactly the records before its position. Both are of one moment, since
 //! the counting thread applies what it has counted and then takes the snapshot, with nothing in between.
 
+use lazurite::snapshot::SnapshotMetadata;
 use serde::{Deserialize, Serialize};
 
 use super::source::Inputs;
@@ -45,6 +46,21 @@ impl Position {
         }
     }
 
+    /// That of `snapshot`. Refuses one that a run over `inputs` with `key_groups` cannot go on from.
+    pub fn of(snapshot: &SnapshotMetadata, inputs: &Inputs, key_groups: u16) -> Result<Self> {
+        let id = snapshot.id;
+        let value = snapshot.user_metadata.get(NAME);
+        let position = Position::decode(value.and_then(|value| value.bytes()).as_deref(), id)?;
+        position.check_inputs(inputs, id)?;
+        let written = snapshot.subtasks.iter().map(|state| state.key_groups);
+        match written.into_iter().find(|written| *written != key_groups) {
+            None => Ok(position),
+            Some(written) => Err(Error::Usage(format!(
+                "snapshot {id} was written with --key-groups {written}, not with {key_groups}; the number never changes in a job's life"
+            ))),
+        }
+    }
+
     /// The bytes for the user metadata.
     pub fn encode(&self) -> Result<Vec<u8>> {
         serde_json::to_vec(self).map_err(|e| Error::Wrong(format!("write the position: {e}")))
@@ -65,7 +81,7 @@ impl Position {
     }
 
     /// Refuses to go on in other inputs than those that the position is in.
-    pub fn check_inputs(&self, inputs: &Inputs, id: u64) -> Result<()> {
+    fn check_inputs(&self, inputs: &Inputs, id: u64) -> Result<()> {
         if self.inputs == inputs.fingerprint() {
             return Ok(());
         }

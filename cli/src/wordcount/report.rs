@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use lazurite::{SnapshotReport, TierStats};
+use lazurite::TierStats;
 use serde::Serialize;
 
-use super::{Counts, position::Position};
+use super::{position::Position, snapshot, subtasks::Subtasks};
 use crate::{
     error::{Error, Result},
     output::{Table, human_bytes, human_ms, ms},
@@ -21,18 +21,21 @@ use crate::{
 pub struct Restored {
     /// The snapshot.
     pub id: u64,
-    /// From the call of open to its return.
+    /// From the first look at the job until all subtasks were open.
     pub open: Duration,
-    /// From the call of open to the end of the first read.
+    /// From that look to the end of the first read.
     pub first_read: Duration,
 }
 
 /// The result of a run. Field names are the JSON document's.
 #[derive(Debug, Serialize)]
 pub struct RunReport {
+    parallelism: u16,
     restored_from: Option<u64>,
     restore_ms: Option<f64>,
     first_read_ms: Option<f64>,
+    /// Table files that were on the local disk already.
+    reused_files: u64,
     records: u64,
     distinct: u64,
     snapshots: Vec<Snapshot>,
@@ -50,7 +53,8 @@ struct Snapshot {
     reused_files: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Sums over all subtasks.
+#[derive(Debug, Default, Serialize)]
 struct Tier {
     local_reads: u64,
     remote_reads: u64,
@@ -73,32 +77,23 @@ impl RunReport {
     pub fn new(
         restored: Option<Restored>,
         position: &Position,
-        snapshots: &[SnapshotReport],
-        tier: TierStats,
+        snapshots: &[snapshot::Snapshot],
+        subtasks: &Subtasks,
     ) -> Self {
+        let mut tier = Tier::default();
+        for stats in subtasks.tiers() {
+            tier.add(stats);
+        }
         RunReport {
+            parallelism: subtasks.parallelism(),
             restored_from: restored.map(|r| r.id),
             restore_ms: restored.map(|r| ms(r.open)),
             first_read_ms: restored.map(|r| ms(r.first_read)),
+            reused_files: subtasks.reused_files(),
             records: position.records,
             distinct: position.distinct,
             snapshots: snapshots.iter().map(Snapshot::from).collect(),
-            tier: Tier {
-                local_reads: tier.local_reads,
-                remote_reads: tier.remote_reads,
-                remote_requests: tier.remote_requests,
-                remote_bytes: tier.remote_bytes,
-                cache_hits: tier.cache_hits,
-                cache_misses: tier.cache_misses,
-                cache_hit_bytes: tier.cache_hit_bytes,
-                cache_evictions: tier.cache_evictions,
-                cache_dropped: tier.cache_dropped,
-                cache_disk_failures: tier.cache_disk_failures,
-                cache_mismatches: tier.cache_mismatches,
-                cache_bytes: tier.cache_bytes,
-                demotions: tier.demotions,
-                demoted_bytes: tier.demoted_bytes,
-            },
+            tier,
         }
     }
 
@@ -115,8 +110,8 @@ impl RunReport {
             );
         }
         text += &format!(
-            "{} records, {} distinct words\n\n",
-            self.records, self.distinct
+            "{} records, {} distinct words, parallelism {}\n\n",
+            self.records, self.distinct, self.parallelism
         );
         let mut table = Table::new([
             "snapshot", "sync", "async", "uploaded", "files", "reused", "files",
@@ -146,28 +141,44 @@ impl RunReport {
     }
 }
 
-impl From<&SnapshotReport> for Snapshot {
-    fn from(report: &SnapshotReport) -> Self {
+impl Tier {
+    fn add(&mut self, stats: TierStats) {
+        self.local_reads += stats.local_reads;
+        self.remote_reads += stats.remote_reads;
+        self.remote_requests += stats.remote_requests;
+        self.remote_bytes += stats.remote_bytes;
+        self.cache_hits += stats.cache_hits;
+        self.cache_misses += stats.cache_misses;
+        self.cache_hit_bytes += stats.cache_hit_bytes;
+        self.cache_evictions += stats.cache_evictions;
+        self.cache_dropped += stats.cache_dropped;
+        self.cache_disk_failures += stats.cache_disk_failures;
+        self.cache_mismatches += stats.cache_mismatches;
+        self.cache_bytes += stats.cache_bytes;
+        self.demotions += stats.demotions;
+        self.demoted_bytes += stats.demoted_bytes;
+    }
+}
+
+impl From<&snapshot::Snapshot> for Snapshot {
+    fn from(of: &snapshot::Snapshot) -> Self {
         Snapshot {
-            id: report.id,
-            sync_ms: ms(report.sync),
-            async_ms: ms(report.async_),
-            uploaded_bytes: report.uploaded_bytes,
-            reused_bytes: report.reused_bytes,
-            uploaded_files: report.uploaded_files,
-            reused_files: report.reused_files,
+            id: of.id,
+            sync_ms: ms(of.sync),
+            async_ms: ms(of.async_),
+            uploaded_bytes: of.uploaded_bytes,
+            reused_bytes: of.reused_bytes,
+            uploaded_files: of.uploaded_files,
+            reused_files: of.reused_files,
         }
     }
 }
 
-/// Writes all counts to `path`, one `word<TAB>count` a line, sorted by word; whole or not at all.
+/// Writes the counts of all subtasks to `path`, one `word<TAB>count` a line, sorted by word; whole or not at all.
 ///
 /// Fails, and leaves `path` as it was, if the counts do not add up to what `position` says was counted.
-pub fn write_counts(counts: &Counts, position: &Position, path: &Path) -> Result<()> {
-    let mut all = Vec::with_capacity(position.distinct as usize);
-    for entry in counts.iter()? {
-        all.push(entry?);
-    }
+pub fn write_counts(subtasks: &Subtasks, position: &Position, path: &Path) -> Result<()> {
+    let mut all = subtasks.all()?;
     let words: u64 = all.iter().map(|(_, count)| count).sum();
     if all.len() as u64 != position.distinct || words != position.words {
         return Err(Error::Wrong(format!(

@@ -1,4 +1,5 @@
-//! kill -9 at random moments, the local directory kept or deleted at random: the counts are exact each time.
+//! kill -9 at random moments, the local directory kept or deleted at random, the parallelism changed at random: the counts are
+//! exact each time.
 
 use std::{
     process::Stdio,
@@ -25,8 +26,10 @@ fn two_hundred_kills_lose_no_word() {
         let job = Job::new(&root, &text);
         loop {
             let load = ["lazy", "eager", "on-demand"][chance.below(3) as usize];
+            let parallelism = 1 + chance.below(3);
             let mut child = job
                 .command(1_500, load)
+                .args(["--parallelism", &parallelism.to_string()])
                 .stdout(Stdio::piped())
                 .stderr(Stdio::inherit())
                 .spawn()

@@ -4,6 +4,7 @@ mod cache;
 mod kill;
 mod metrics;
 mod plan;
+mod parallelism;
 mod points;
 mod process;
 mod readme;

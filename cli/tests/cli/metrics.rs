@@ -17,6 +17,9 @@ fn scrape(addr: &str) -> std::io::Result<String> {
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {addr}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
+    if answer.is_empty() {
+        return Err(std::io::ErrorKind::UnexpectedEof.into()); // the process ended
+    }
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("text/plain; version=0.0.4"), "{head}");

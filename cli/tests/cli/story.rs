@@ -1,15 +1,6 @@
 //! The commands one after another, as a user runs them.
 
-use crate::support::{Job, expected, lazurite, write_text};
-
-fn json(output: std::process::Output) -> serde_json::Value {
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_slice(&output.stdout).unwrap()
-}
+use crate::support::{Job, expected, json, lazurite, write_text};
 
 #[test]
 fn count_lose_the_disk_and_come_back() {
@@ -17,16 +8,11 @@ fn count_lose_the_disk_and_come_back() {
     let text = temp.path().join("text");
     write_text(&text, 12_000);
     let job = Job::new(temp.path(), &text);
-    let first = json(
-        job.command(4_000, "lazy")
-            .args(["--max-records", "6000"])
-            .output()
-            .unwrap(),
-    );
+    let first = json(job.command(4_000, "lazy").args(["--max-records", "6000"]));
     assert!(first["restored_from"].is_null());
     assert_eq!(first["records"], 6000);
     std::fs::remove_dir_all(&job.dir).unwrap();
-    let second = json(job.command(4_000, "lazy").output().unwrap());
+    let second = json(&mut job.command(4_000, "lazy"));
     assert!(second["restored_from"].is_u64(), "{second}");
     assert_eq!(second["records"], 12_000);
     for field in [
@@ -114,7 +100,7 @@ fn little_disk_counts_the_same() {
         let run = |more: &[&str]| {
             let mut command = job.command(4_000, load);
             command.args(["--cache-mib", "1", "--disk-budget-mib", "4"]);
-            json(command.args(more).output().unwrap())
+            json(command.args(more))
         };
         run(&["--max-records", "6000"]);
         std::fs::remove_dir_all(&job.dir).unwrap();

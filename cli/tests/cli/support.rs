@@ -71,6 +71,17 @@ pub fn lazurite() -> Command {
     command
 }
 
+/// The JSON document of a command that must succeed.
+pub fn json(command: &mut Command) -> serde_json::Value {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// The places of one word count.
 pub struct Job {
     pub dir: PathBuf,

@@ -10,7 +10,7 @@
 //! may not know of it, so nobody may count on it ([`Error::SnapshotConflict`]).
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -341,23 +341,25 @@ impl Job {
         let mut hot = hot::texts(context, &self.db, &self.capture.files);
         let registry = context.registry();
         let mut tails: Vec<TailsRef> = Vec::new();
+        // A file that is there twice has one tail, though subtasks that it came from may have kept it in two places.
+        let mut places: HashMap<&Key, Option<(u32, u64)>> = HashMap::new();
         let mut files = Vec::with_capacity(self.capture.files.len());
         for captured in &self.capture.files {
             let Some(stored) = registry.get(&captured.name) else {
                 // Every captured file was either in the registry or uploaded into it, and one snapshot runs at a time.
                 return Err(Error::Closed);
             };
-            let mut tail = None;
-            if let Some((key, offset)) = &stored.stored_tail {
+            let tail = *places.entry(&stored.key).or_insert_with(|| {
+                let (key, offset) = stored.stored_tail.as_ref()?;
                 let index = match tails.iter().position(|t| t.key == key.as_str()) {
-                    Some(index) => Some(index),
-                    None => registry.tails_object(key).map(|object| {
-                        tails.push(object.clone());
+                    Some(index) => index,
+                    None => {
+                        tails.push(registry.tails_object(key)?.clone());
                         tails.len() - 1
-                    }),
+                    }
                 };
-                tail = index.map(|index| (index as u32, *offset));
-            }
+                Some((index as u32, *offset))
+            });
             files.push(SnapshotFile {
                 name: captured.name.clone(),
                 level: captured.level,

@@ -35,6 +35,45 @@ fn what_was_split_comes_together_as_it_was() {
 }
 
 #[test]
+fn a_file_whose_tail_two_subtasks_keep_in_different_places_comes_together() {
+    let inner = MemoryStore::new();
+    let store = CountingStore::new(Arc::new(inner.clone()));
+    let mut model = Model::new();
+    // Files of level 0, which hold all key groups.
+    let running = Running::start_with(&store, 1, LoadPolicy::OnDemand, false);
+    running.each(|backend| write(backend, &mut model, 0..500, 59));
+    running.snapshot();
+    drop(running);
+    let running = Running::start_with(&store, 3, LoadPolicy::OnDemand, false);
+    // What one of them writes takes in the tails that all came with. As another has none of the files any more, those of its
+    // neighbours will not be one column family.
+    write(&running.backends[0].0, &mut model, 0..4_000, 60);
+    running.backends[1].0.compact().unwrap();
+    running.snapshot();
+    let places = |id: u64| {
+        let snapshots = SnapshotStore::new(Arc::new(inner.clone()), RUNTIME.clone());
+        let mut places: BTreeMap<String, BTreeSet<(String, u64)>> = BTreeMap::new();
+        for state in snapshots.load("job", id).unwrap().subtasks {
+            for file in &state.files {
+                let (object, offset) = file.tail.unwrap();
+                let place = (state.tails[object as usize].key.clone(), offset);
+                places.entry(file.key.clone()).or_default().insert(place);
+            }
+        }
+        places.values().map(BTreeSet::len).max()
+    };
+    assert_eq!(places(running.coordinator.latest().unwrap().id), Some(2));
+    drop(running);
+    let one = Running::start_with(&store, 1, LoadPolicy::OnDemand, false);
+    one.each(|backend| write(backend, &mut model, 0..10, 61));
+    let id = one.snapshot().id;
+    assert_eq!(places(id), Some(1));
+    drop(one);
+    Running::start(&store, 1, LoadPolicy::Eager).each(|backend| check(backend, &model));
+    assert_eq!(check_store(&inner), 0);
+}
+
+#[test]
 fn chains_of_rescales_lose_nothing() {
     for seed in 0..8 {
         let mut random = StdRng::seed_from_u64(seed);
