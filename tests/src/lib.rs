@@ -1,5 +1,6 @@
 //! What the integration tests share: a world with a counted store and a local directory that can be lost.
 
+pub mod chain;
 mod gate;
 mod look;
 pub mod model;

@@ -3,8 +3,8 @@
 mod cache;
 mod kill;
 mod metrics;
-mod plan;
 mod parallelism;
+mod plan;
 mod points;
 mod process;
 mod readme;

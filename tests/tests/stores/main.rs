@@ -4,6 +4,7 @@
 //! store, HDFS unless `LAZURITE_TEST_HDFS_URI` does, and what kills servers unless `LAZURITE_TEST_SERVERS` is the directory
 //! of servers that the scripts in tests/servers have started.
 
+mod chains;
 mod contract;
 mod costs;
 mod faults;

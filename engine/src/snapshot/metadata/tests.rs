@@ -135,7 +135,9 @@ fn what_could_not_be_read_again_is_not_written() {
     let bytes = metadata.encode(&place).unwrap();
     assert_eq!(SnapshotMetadata::decode(&place, &bytes).unwrap(), metadata);
     assert!(metadata.encode_within(&place, bytes.len() as u64).is_ok());
-    let error = metadata.encode_within(&place, bytes.len() as u64 - 1).unwrap_err();
+    let error = metadata
+        .encode_within(&place, bytes.len() as u64 - 1)
+        .unwrap_err();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
     metadata.subtasks[0]
         .manifest

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lazurite::{
-    Error, KeyGroupRange, MapStateDescriptor, RawBytes, RocksDbOptions, StateBackend,
-    StateBackendBuilder, ValueStateDescriptor,
+    Error, KeyGroupRange, MapStateDescriptor, RawBytes, RocksDbOptions, SnapshotOptions,
+    StateBackend, StateBackendBuilder, ValueStateDescriptor,
 };
 use lazurite_tests::{COUNTS, World, snapshot};
 
