@@ -25,8 +25,7 @@ use lazurite_env::{IoRuntime, remote::RemoteStore};
 use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
 use fetch::Fetched;
-use local::SmallFiles;
-pub(crate) use local::{clear_current, has_database, wipe};
+pub(crate) use local::{SmallFiles, clear_current, has_database, wipe};
 
 use crate::{
     Error, Result,
