@@ -100,6 +100,7 @@ pub fn fsck(args: &FsckArgs, format: Format) -> Result<()> {
     output::report(&outcome, format, |of| fsck_text(of.report))?;
     match report.damages.len() {
         0 => Ok(()),
+        1 => Err(Error::Wrong("1 thing is wrong".into())),
         damages => Err(Error::Wrong(format!("{damages} things are wrong"))),
     }
 }

@@ -11,3 +11,4 @@ mod scan;
 mod stores;
 mod story;
 mod support;
+mod upkeep;

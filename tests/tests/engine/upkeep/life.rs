@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lazurite_tests::GateStore;
+
 use super::*;
 
 /// Whatever fails, at whichever request, no snapshot loses anything, and a later run does the rest.
@@ -56,6 +58,42 @@ fn a_run_that_fails_is_made_good_by_the_next() {
     assert!(failed > 100, "{failed}");
 }
 
+/// The only snapshot that there was goes while it is looked for: the next one has what it named.
+#[test]
+fn a_snapshot_that_is_subsumed_while_it_is_read_has_a_successor() {
+    let mut stored = Stored::default();
+    let dir = fast_tempdir();
+    let backend = stored.backend(dir.path(), "a").retained_snapshots(1);
+    let backend = backend.open().unwrap();
+    let mut model = Model::new();
+    write(&backend, &mut model, 0..60, [], 1, LEN).unwrap();
+    let take = || backend.snapshot(SnapshotOptions::new()).unwrap().wait();
+    assert_eq!(take().unwrap().id, 1);
+    let gate = GateStore::new(Arc::new(stored.store.clone()));
+    gate.hold_reads("a/chk-1/_metadata");
+    let report = std::thread::scope(|scope| {
+        let gc = scope.spawn(|| {
+            let tools = SnapshotStore::new(Arc::new(gate.clone()), RUNTIME.clone());
+            let options = GcOptions {
+                min_age: Duration::ZERO,
+                delete: true,
+                ..GcOptions::default()
+            };
+            tools.gc(&options).unwrap()
+        });
+        gate.wait_until_held();
+        write(&backend, &mut model, 50..70, [], 2, LEN).unwrap();
+        assert_eq!(take().unwrap().id, 2);
+        gate.open();
+        gc.join().unwrap()
+    });
+    let shared = objects(&stored.metadata("a", 2));
+    assert!(orphans(&report).is_disjoint(&shared), "{report:?}");
+    assert!(stored.needed().is_subset(&stored.keys()));
+    stored.snapshots.push(("a", 2, model));
+    stored.check();
+}
+
 /// A job that takes snapshots as fast as it can, with what it fails to complete, while its orphans are removed.
 #[test]
 fn a_job_that_goes_on_loses_nothing() {
@@ -64,6 +102,7 @@ fn a_job_that_goes_on_loses_nothing() {
     let ended = AtomicBool::new(false);
     let mut removed = 0;
     let (newest, models) = std::thread::scope(|scope| {
+        let end = End(&ended);
         let writer = scope.spawn(|| {
             let dir = fast_tempdir();
             let backend = stored.backend(dir.path(), "a").retained_snapshots(2);
@@ -118,7 +157,7 @@ fn a_job_that_goes_on_loses_nothing() {
                 Err(error) => assert!(error.is_temporary(), "{error}"),
             }
         }
-        ended.store(true, Ordering::Relaxed);
+        drop(end);
         writer.join().unwrap()
     });
     assert!(
@@ -139,4 +178,13 @@ fn a_job_that_goes_on_loses_nothing() {
     stored.gc(true);
     assert_eq!(stored.keys(), stored.needed());
     stored.check();
+}
+
+/// Ends the writer, also where a check fails.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
