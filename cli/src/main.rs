@@ -1,7 +1,7 @@
 //! The command line of Lazurite: jobs that show the engine at work, a look at snapshots, and the cold-start bench.
 //!
 //! Standard output carries the result, standard error everything else. Exit codes: 0 all is well, 1 something is wrong
-//! (a run failed, `verify` found a bad file), 2 the arguments cannot be right.
+//! (a run failed, `verify` or `fsck` found a bad file), 2 the arguments cannot be right.
 
 mod bench;
 mod demo;
@@ -12,6 +12,7 @@ mod probe;
 mod progress;
 mod restore;
 mod snapshots;
+mod upkeep;
 mod wordcount;
 
 use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
@@ -52,6 +53,11 @@ enum Command {
     Snapshots(snapshots::Command),
     /// Says what a restore would read, copy and cost.
     Restore(restore::Args),
+    /// Finds what no snapshot needs (what killed processes and failed snapshots left), and deletes it with --delete. Exit code 1 if
+    /// a snapshot cannot be read, or something not be deleted.
+    Gc(upkeep::GcArgs),
+    /// Looks whether all that the snapshots need is there as it was written. Exit code 1 if anything is wrong.
+    Fsck(upkeep::FsckArgs),
     /// Measures.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -105,6 +111,8 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Run(Run::Wordcount(args)) => wordcount::run(&args, cli.format, watched),
         Command::Snapshots(command) => snapshots::run(&command, cli.format),
         Command::Restore(args) => restore::run(&args, cli.format),
+        Command::Gc(args) => upkeep::gc(&args, cli.format),
+        Command::Fsck(args) => upkeep::fsck(&args, cli.format),
         Command::Bench(command) => bench::run(&command, cli.format),
         Command::Demo(args) => demo::run(&args, cli.format),
     }
@@ -200,6 +208,9 @@ mod tests {
             "lazurite snapshots list --remote s3://b/p",
             "lazurite snapshots show --remote s3://b/p --job j 7",
             "lazurite snapshots verify --remote s3://b/p",
+            "lazurite gc --remote s3://b/p",
+            "lazurite gc --remote s3://b/p --job j --delete --min-age 36h",
+            "lazurite fsck --remote s3://b/p --quick --format json",
             "lazurite bench cold-start --files 2000 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000 --policy on-demand",
             "lazurite --format json demo --dir d text",
             "lazurite bench cold-start --metrics-addr [::1]:9187",

@@ -28,11 +28,13 @@ pub mod key_groups;
 pub mod metrics;
 mod open;
 mod options;
+mod parallel;
 mod restore;
 mod rocks;
 pub mod snapshot;
 mod stats;
 mod table;
+pub mod upkeep;
 
 pub use backend::StateBackend;
 pub use builder::{Durability, LoadPolicy, Restore, StateBackendBuilder};
@@ -53,6 +55,7 @@ pub use table::{
     MapEntries, MapEntry, MapIter, MapState, MapStateDescriptor, TableDescriptor, TableKind,
     TableSchema, ValueEntry, ValueIter, ValueState, ValueStateDescriptor, WriteBatch,
 };
+pub use upkeep::{FsckOptions, FsckReport, GcOptions, GcReport};
 
 /// The code in README.md, run as a doctest.
 #[cfg(doctest)]

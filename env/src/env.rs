@@ -49,6 +49,9 @@ pub struct Stat {
     pub links: u64,
     /// When the bytes last changed.
     pub modified: SystemTime,
+    /// When the bytes, the number of names or the permissions last changed: a file that was linked just now is told as changed
+    /// now, however old its bytes are. Some file systems note a rename too. `modified` where the system does not tell.
+    pub changed: SystemTime,
 }
 
 /// Why a read is made, where the reader knows: what user reads heat, a compaction must not.

@@ -15,7 +15,7 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
@@ -108,12 +108,14 @@ impl Env for PosixEnv {
     fn stat(&self, path: &Path) -> Result<Stat> {
         let metadata = fs::metadata(path).map_err(failed("stat", path))?;
         let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let changed = changed(&metadata).unwrap_or(modified);
         Ok(if metadata.is_dir() {
             Stat {
                 kind: FileKind::Directory,
                 len: 0,
                 links: 1,
                 modified,
+                changed,
             }
         } else {
             Stat {
@@ -121,6 +123,7 @@ impl Env for PosixEnv {
                 len: metadata.len(),
                 links: metadata.nlink(),
                 modified,
+                changed,
             }
         })
     }
@@ -145,6 +148,13 @@ impl Env for PosixEnv {
     fn native_path(&self, path: &Path) -> Option<PathBuf> {
         Some(path.to_owned())
     }
+}
+
+/// The time of the inode's last change.
+fn changed(metadata: &fs::Metadata) -> Option<SystemTime> {
+    let seconds = Duration::from_secs(u64::try_from(metadata.ctime()).ok()?);
+    let nanos = Duration::from_nanos(u64::try_from(metadata.ctime_nsec()).ok()?);
+    SystemTime::UNIX_EPOCH.checked_add(seconds.checked_add(nanos)?)
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

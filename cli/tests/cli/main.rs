@@ -13,3 +13,4 @@ mod scan;
 mod stores;
 mod story;
 mod support;
+mod upkeep;

@@ -14,7 +14,7 @@ const CURRENT: &str = "CURRENT";
 const MANIFEST: &str = "MANIFEST-";
 
 /// MANIFEST, OPTIONS and CURRENT of a snapshot.
-pub(super) struct SmallFiles {
+pub(crate) struct SmallFiles {
     files: Vec<(String, Bytes)>,
     current: Bytes,
 }
@@ -22,7 +22,7 @@ pub(super) struct SmallFiles {
 impl SmallFiles {
     /// Cuts the manifest object into its files. Refuses names that RocksDB would not use, and a CURRENT that points
     /// elsewhere.
-    pub(super) fn new(manifest: &ManifestRef, object: &Bytes) -> Result<Self> {
+    pub(crate) fn new(manifest: &ManifestRef, object: &Bytes) -> Result<Self> {
         let corrupt = |reason: String| Error::SnapshotCorrupt {
             path: manifest.key.clone(),
             reason,
@@ -63,7 +63,7 @@ impl SmallFiles {
     }
 
     /// The MANIFEST that CURRENT names.
-    pub(super) fn manifest(&self) -> Option<&Bytes> {
+    pub(crate) fn manifest(&self) -> Option<&Bytes> {
         let current = self.current_name();
         let named = self.files.iter().find(|(name, _)| *name == current);
         named.map(|(_, bytes)| bytes)

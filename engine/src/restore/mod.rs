@@ -30,8 +30,7 @@ use lazurite_tiering::{CatalogEntry, Checksum, RemoteFile, TailSpec, UnionEnv};
 
 pub use explain::{RestoreEstimate, RestorePlan};
 use fetch::Fetched;
-use local::SmallFiles;
-pub(crate) use local::{clear_current, has_database, wipe};
+pub(crate) use local::{SmallFiles, clear_current, has_database, wipe};
 
 use crate::{
     Error, Result,

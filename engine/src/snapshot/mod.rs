@@ -27,7 +27,7 @@ pub(crate) mod run;
 pub(crate) mod store;
 mod tails;
 mod upload;
-mod verify;
+pub(crate) mod verify;
 
 pub(crate) use capture::Capture;
 pub use claims::ClaimMode;

@@ -1,7 +1,8 @@
 //! Which snapshots of the job are in the store, and the deletion of those that newer ones subsume.
 //!
 //! Order and crash story: a subsumed snapshot's `_metadata` goes first, so that no list shows it as complete while its
-//! files go; then its manifest; then the shared objects that nothing needs any more. A crash between leaves orphans.
+//! files go; then its manifest; then the shared objects that nothing needs any more. A crash between leaves orphans. Fences go
+//! first, then snapshots, the oldest first: whoever reads them from the newest down counts on it (`upkeep/reading.rs`).
 //!
 //! A shared object is deleted only if no retained snapshot names it, no file of the running database is served from it
 //! ([`UnionEnv::referenced_keys`](lazurite_tiering::UnionEnv::referenced_keys)), and no later snapshot may reuse it

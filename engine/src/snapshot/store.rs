@@ -111,7 +111,7 @@ pub(crate) async fn look_for_ids(
 /// The lengths of the objects in a listing of `prefix`, by key.
 pub(crate) fn lengths(prefix: &Key, listed: Vec<Listed>) -> HashMap<String, u64> {
     let objects = listed.into_iter().filter_map(|entry| match entry {
-        Listed::Object { name, len } => Some((format!("{prefix}/{name}"), len)),
+        Listed::Object { name, len, .. } => Some((format!("{prefix}/{name}"), len)),
         Listed::Prefix { .. } => None,
     });
     objects.collect()

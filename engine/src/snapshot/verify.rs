@@ -1,27 +1,20 @@
-//! Reads every byte that a snapshot needs and checks length and checksum: `lazurite snapshots verify`.
+//! Whether objects are what was written: their lengths and checksums. Reads every byte: `lazurite snapshots verify`, and what
+//! `lazurite fsck` takes from it.
 
-use std::{
-    collections::HashSet,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::collections::HashSet;
 
-use lazurite_env::{
-    IoRuntime,
-    remote::{Key, RemoteStore},
-};
+use lazurite_env::{ErrorKind, remote::Key};
 use lazurite_tiering::{Checksum, ChecksumHasher};
+use serde::Serialize;
 
 use super::{
     metadata::{SnapshotMetadata, SubtaskState},
     store::SnapshotStore,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, parallel::in_parallel};
 
 /// Objects read at once.
-const PARALLEL: usize = 4;
+pub(crate) const PARALLEL_OBJECTS: usize = 4;
 /// Bytes asked for in one request.
 const PIECE_BYTES: u64 = 8 << 20;
 
@@ -35,7 +28,8 @@ pub struct Finding {
 }
 
 /// What is wrong with an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Problem {
     /// It is not in the store.
@@ -54,6 +48,26 @@ pub enum Problem {
         /// Of the bytes in the store.
         found: Checksum,
     },
+    /// Snapshots do not agree on what it is. Only [`fsck`](SnapshotStore::fsck) looks at more than one.
+    Contradiction {
+        /// The lengths and checksums that they have for it.
+        contents: Vec<(u64, Checksum)>,
+    },
+    /// A `_metadata` whose bytes are not those that were written.
+    CorruptMetadata {
+        /// In words.
+        reason: String,
+    },
+    /// A `_metadata` that a newer version of this program wrote.
+    NewerMetadata {
+        /// In words.
+        reason: String,
+    },
+    /// A `_metadata` that the permissions do not let be read.
+    DeniedMetadata {
+        /// In words.
+        reason: String,
+    },
 }
 
 impl std::fmt::Display for Problem {
@@ -66,6 +80,17 @@ impl std::fmt::Display for Problem {
             Problem::WrongChecksum { expected, found } => {
                 write!(f, "wrong checksum: {found}, {expected} expected")
             }
+            Problem::Contradiction { contents } => {
+                f.write_str("snapshots do not agree on it:")?;
+                for (i, (len, checksum)) in contents.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { "," };
+                    write!(f, "{comma} {len} bytes with checksum {checksum}")?;
+                }
+                Ok(())
+            }
+            Problem::CorruptMetadata { reason } => f.write_str(reason),
+            Problem::NewerMetadata { reason } => f.write_str(reason),
+            Problem::DeniedMetadata { reason } => f.write_str(reason),
         }
     }
 }
@@ -79,7 +104,7 @@ struct Expected {
 impl SnapshotStore {
     /// Reads all that `metadata` names and gives what is wrong, in the order of the keys; empty where nothing is.
     ///
-    /// `progress` is called from several threads after each object with its length in bytes. Reads the whole snapshot:
+    /// `progress` is called from several threads with bytes that were looked at. Reads the whole snapshot:
     /// as long as a full download takes.
     ///
     /// # Errors
@@ -90,32 +115,19 @@ impl SnapshotStore {
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<Vec<Finding>> {
         let expected = expected(metadata)?;
-        let next = AtomicUsize::new(0);
-        let outcome: Mutex<Result<Vec<Finding>>> = Mutex::new(Ok(Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..PARALLEL {
-                scope.spawn(|| {
-                    while let Some(object) = expected.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let checked = check(&self.store, &self.runtime, object);
-                        progress(object.len);
-                        let mut outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
-                        match (&mut *outcome, checked) {
-                            (Ok(findings), Ok(problem)) => {
-                                findings.extend(problem.map(|problem| Finding {
-                                    key: object.key.to_string(),
-                                    problem,
-                                }))
-                            }
-                            (Ok(_), Err(error)) => *outcome = Err(error),
-                            (Err(_), _) => return,
-                        }
-                    }
-                });
-            }
-        });
-        let mut findings = outcome
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)?;
+        let checked = in_parallel(PARALLEL_OBJECTS, &expected, |object| {
+            check(self, object, progress)
+        })?;
+        let mut findings: Vec<Finding> = expected
+            .iter()
+            .zip(checked)
+            .filter_map(|(object, problem)| {
+                Some(Finding {
+                    key: object.key.to_string(),
+                    problem: problem?,
+                })
+            })
+            .collect();
         findings.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(findings)
     }
@@ -137,39 +149,91 @@ fn expected(metadata: &SnapshotMetadata) -> Result<Vec<Expected>> {
 }
 
 fn check(
-    store: &Arc<dyn RemoteStore>,
-    runtime: &IoRuntime,
+    of: &SnapshotStore,
     object: &Expected,
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<Problem>> {
-    let (sized, key) = (store.clone(), object.key.clone());
-    let found = match runtime.wait(async move { sized.len(&key).await }) {
-        Ok(found) => found,
-        Err(error) if error.is_not_found() => return Ok(Some(Problem::Missing)),
-        Err(error) => return Err(error.into()),
+    let read = match len_of(of, &object.key)? {
+        None => Content::Missing,
+        Some(found) if found != object.len => Content::OtherLength(found),
+        Some(_) => {
+            let read = content(of, &object.key, object.len, progress)?;
+            return Ok(object.problem(read));
+        }
     };
-    if found != object.len {
-        return Ok(Some(Problem::WrongLength {
-            expected: object.len,
-            found,
-        }));
+    progress(object.len);
+    Ok(object.problem(read))
+}
+
+impl Expected {
+    fn problem(&self, read: Content) -> Option<Problem> {
+        match read {
+            Content::Missing => Some(Problem::Missing),
+            Content::OtherLength(found) => Some(Problem::WrongLength {
+                expected: self.len,
+                found,
+            }),
+            Content::Checksum(found) => {
+                (found != self.checksum).then_some(Problem::WrongChecksum {
+                    expected: self.checksum,
+                    found,
+                })
+            }
+        }
     }
+}
+
+/// The length of an object; `None` where it is missing. One request.
+pub(crate) fn len_of(of: &SnapshotStore, key: &Key) -> Result<Option<u64>> {
+    let (store, key) = (of.store.clone(), key.clone());
+    match of.runtime.wait(async move { store.len(&key).await }) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What came of reading an object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Content {
+    /// It is not there.
+    Missing,
+    /// It is no more as long as it was.
+    OtherLength(u64),
+    /// The checksum of its bytes.
+    Checksum(Checksum),
+}
+
+/// Reads the first `len` bytes of an object, piece by piece; `progress` is told each. An object that ends before them is asked for
+/// its length; that one is longer is not seen.
+pub(crate) fn content(
+    of: &SnapshotStore,
+    key: &Key,
+    len: u64,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Content> {
     let mut hasher = ChecksumHasher::new();
     let mut offset = 0;
-    while offset < object.len {
-        let end = object.len.min(offset + PIECE_BYTES);
-        let (store, key) = (store.clone(), object.key.clone());
-        match runtime.wait(async move { store.get_range(&key, offset..end).await }) {
+    while offset < len {
+        let end = len.min(offset + PIECE_BYTES);
+        let (store, wanted) = (of.store.clone(), key.clone());
+        let read = of
+            .runtime
+            .wait(async move { store.get_range(&wanted, offset..end).await });
+        match read {
             Ok(bytes) => hasher.update(&bytes),
-            Err(error) if error.is_not_found() => return Ok(Some(Problem::Missing)),
+            Err(error) if error.is_not_found() => return Ok(Content::Missing),
+            Err(error) if error.kind() == ErrorKind::Corruption => {
+                return match len_of(of, key)? {
+                    None => Ok(Content::Missing),
+                    Some(found) if found != len => Ok(Content::OtherLength(found)),
+                    Some(_) => Err(Error::from(error)),
+                };
+            }
             Err(error) => return Err(Error::from(error)),
         }
+        progress(end - offset);
         offset = end;
     }
-    let found = hasher.finish();
-    Ok(
-        (found != object.checksum).then_some(Problem::WrongChecksum {
-            expected: object.checksum,
-            found,
-        }),
-    )
+    Ok(Content::Checksum(hasher.finish()))
 }

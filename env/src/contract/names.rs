@@ -57,8 +57,15 @@ pub(super) fn links(env: &dyn Env, dir: &Path) {
     let (a, b, c) = (dir.join("a"), dir.join("b"), dir.join("c"));
     write(env, &a, b"1");
     assert_eq!(env.stat(&a).unwrap().links, 1);
+    let before = env.stat(&a).unwrap();
+    assert_eq!(before.changed, before.modified.max(before.changed));
+    // Longer than a tick of a system's coarse clock.
+    std::thread::sleep(std::time::Duration::from_millis(30));
     env.link(&a, &b).unwrap();
-    assert_eq!(env.stat(&a).unwrap().links, 2);
+    let linked = env.stat(&b).unwrap();
+    assert_eq!((linked.links, linked.modified), (2, before.modified));
+    assert!(linked.changed > before.changed, "a link is told by no time");
+    assert_eq!(env.stat(&a).unwrap(), linked);
     write(env, &c, b"other");
     fails(ErrorKind::AlreadyExists, env.link(&a, &c));
     fails(ErrorKind::AlreadyExists, env.link(&a, &b));

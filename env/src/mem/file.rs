@@ -98,6 +98,8 @@ pub(super) struct State {
     /// Counts the changes other than appends: with the file's number it tells contents apart.
     generation: u64,
     modified: SystemTime,
+    /// When a name came or went.
+    named: SystemTime,
 }
 
 impl State {
@@ -167,6 +169,7 @@ impl MemFile {
         bytes: Vec<u8>,
         holes: BTreeSet<usize>,
     ) -> Arc<Self> {
+        let now = disk.tick();
         let state = State {
             durable_prefix: bytes.len(),
             bytes,
@@ -177,7 +180,8 @@ impl MemFile {
             handles: 0,
             locked: false,
             generation: 0,
-            modified: disk.tick(),
+            modified: now,
+            named: now,
         };
         disk.used.fetch_add(state.charge(), Ordering::Relaxed);
         Arc::new(MemFile {
@@ -206,16 +210,24 @@ impl MemFile {
             len: state.bytes.len() as u64,
             links: state.links,
             modified: state.modified,
+            changed: state.modified.max(state.named),
         }
     }
 
     pub(super) fn link(&self) {
-        self.write().links += 1;
+        let mut state = self.write();
+        state.links += 1;
+        state.named = self.disk.tick();
+    }
+
+    pub(super) fn renamed(&self) {
+        self.write().named = self.disk.tick();
     }
 
     pub(super) fn unlink(&self) {
         let mut state = self.write();
         state.links -= 1;
+        state.named = self.disk.tick();
         self.release(&state);
     }
 

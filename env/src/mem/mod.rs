@@ -175,6 +175,7 @@ impl Env for MemEnv {
                 len: 0,
                 links: 1,
                 modified: SystemTime::UNIX_EPOCH,
+                changed: SystemTime::UNIX_EPOCH,
             },
         })
     }

@@ -155,6 +155,9 @@ impl Tree {
             (Node::Dir(_), Some(Node::Dir(there))) => self.must_be_empty(there, "rename", to)?,
             (_, None) => {}
         }
+        if let Node::File(file) = &node {
+            file.renamed();
+        }
         self.set(&new, Some(node));
         self.set(&old, None);
         Ok(())

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::Range,
     sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -19,7 +20,9 @@ use super::{
     copy::{check_keys, check_len},
 };
 
-type Objects = Arc<RwLock<BTreeMap<String, Bytes>>>;
+/// Bytes, and when they were put.
+type Object = (Bytes, SystemTime);
+type Objects = Arc<RwLock<BTreeMap<String, Object>>>;
 
 static NAMED: LazyLock<Mutex<HashMap<String, Objects>>> = LazyLock::new(Mutex::default);
 
@@ -50,6 +53,17 @@ impl MemoryStore {
         self.read().keys().cloned().collect()
     }
 
+    /// Makes an object seem to have been put earlier than it was, for tests of what depends on ages. False where there is no
+    /// such object.
+    pub fn age(&self, key: &str, by: Duration) -> bool {
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, modified)) = objects.get_mut(key) else {
+            return false;
+        };
+        *modified = modified.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH);
+        true
+    }
+
     /// The store of that name, or a new one that has none.
     pub(super) fn open(uri: String, name: Option<&str>) -> Self {
         let objects = match name {
@@ -63,19 +77,19 @@ impl MemoryStore {
         MemoryStore { uri, objects }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Bytes>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Object>> {
         // Nothing panics while it holds the lock.
         self.objects.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn object(&self, operation: &'static str, key: &Key) -> Result<Bytes> {
-        let found = self.read().get(key.as_str()).cloned();
+        let found = self.read().get(key.as_str()).map(|of| of.0.clone());
         found.ok_or_else(|| self.error(ErrorKind::NotFound, operation, key))
     }
 
     fn insert(&self, key: &Key, bytes: Bytes) {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
-        objects.insert(key.as_str().to_owned(), bytes);
+        objects.insert(key.as_str().to_owned(), (bytes, SystemTime::now()));
     }
 
     fn error(&self, kind: ErrorKind, operation: &'static str, key: &Key) -> Error {
@@ -137,7 +151,7 @@ impl RemoteStore for MemoryStore {
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         match objects.entry(key.as_str().to_owned()) {
             Entry::Vacant(entry) => {
-                entry.insert(bytes);
+                entry.insert((bytes, SystemTime::now()));
                 Ok(())
             }
             Entry::Occupied(_) => Err(self.error(ErrorKind::AlreadyExists, "put_if_absent", key)),
@@ -159,7 +173,7 @@ impl RemoteStore for MemoryStore {
     async fn list(&self, prefix: Option<&Key>) -> Result<Vec<Listed>> {
         let prefix = prefix.map_or(String::new(), |p| format!("{p}/"));
         let mut found: BTreeMap<(String, bool), Listed> = BTreeMap::new();
-        for (key, object) in self.read().range(prefix.clone()..) {
+        for (key, (object, modified)) in self.read().range(prefix.clone()..) {
             let Some(rest) = key.strip_prefix(&prefix) else {
                 break;
             };
@@ -168,6 +182,7 @@ impl RemoteStore for MemoryStore {
                 None => Listed::Object {
                     name: rest.into(),
                     len: object.len() as u64,
+                    modified: Some(*modified),
                 },
             };
             found.insert(super::sort_key(&listed), listed);

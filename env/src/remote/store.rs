@@ -10,7 +10,7 @@
 //! * Every method may be called from any task at once. None is called from a RocksDB thread directly: those go through
 //!   [`IoRuntime`](crate::IoRuntime).
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -88,6 +88,9 @@ pub enum Listed {
         name: String,
         /// Its length in bytes.
         len: u64,
+        /// When it was put or copied here, by the store's clock, which need not be this machine's; some tell whole seconds. Of
+        /// an object that went in parts, some stores (S3) tell when its upload began. `None`: the store tells no time.
+        modified: Option<SystemTime>,
     },
     /// A prefix that holds further objects.
     Prefix {

@@ -24,4 +24,5 @@ mod retention;
 mod scans;
 mod snapshots;
 mod tails;
+mod upkeep;
 mod warm;

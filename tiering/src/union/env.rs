@@ -163,6 +163,7 @@ impl Env for UnionEnv {
                 len: entry.file().len,
                 links: 1,
                 modified: self.core.loaded,
+                changed: self.core.loaded,
             })
         };
         self.core

@@ -385,6 +385,7 @@ impl Env for TieredEnv {
                 len: file.bytes.len() as u64,
                 links: 1,
                 modified: SystemTime::UNIX_EPOCH,
+                changed: SystemTime::UNIX_EPOCH,
             }),
             None => PosixEnv.stat(path),
         }

@@ -312,6 +312,8 @@ impl Inner {
                     Ok(stat) => listed.push(Listed::Object {
                         name: entry.name,
                         len: stat.len,
+                        // Of a copy, which is a link, the bytes are as old as the original's.
+                        modified: Some(stat.modified.max(stat.changed)),
                     }),
                     // Deleted since the directory was read.
                     Err(e) if e.is_not_found() => {}

@@ -1,6 +1,10 @@
 //! What is done on the store's runtime, step by step, each step with its own timeout. Paths are those of HDFS.
 
-use std::{ops::Range, sync::atomic::Ordering, time::Duration};
+use std::{
+    ops::Range,
+    sync::atomic::Ordering,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -118,6 +122,7 @@ impl Inner {
                 false => Listed::Object {
                     name,
                     len: entry.length as u64,
+                    modified: Some(UNIX_EPOCH + Duration::from_millis(entry.modification_time)),
                 },
             });
         }

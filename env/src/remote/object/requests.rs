@@ -1,6 +1,9 @@
 //! The requests themselves, with their layers, retries and checks. All of it runs on the store's runtime.
 
-use std::{ops::Range, time::Duration};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -209,6 +212,7 @@ impl Requests {
                     false => Listed::Object {
                         name,
                         len: entry.metadata().content_length(),
+                        modified: entry.metadata().last_modified().map(SystemTime::from),
                     },
                 });
             }

@@ -234,6 +234,16 @@ impl State {
                 }
                 answer(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>")
             }
+            ("ListObjectsV2", _) => {
+                let mut body = "<ListBucketResult><IsTruncated>false</IsTruncated>".to_owned();
+                for (name, object) in &self.objects {
+                    body += &format!(
+                        "<Contents><Key>{name}</Key><LastModified>2009-10-12T17:50:30.500Z</LastModified><Size>{}</Size></Contents>",
+                        object.len()
+                    );
+                }
+                answer(200, body + "</ListBucketResult>")
+            }
             ("PutObject", None) => {
                 self.objects.insert(name, request.into_body().to_bytes());
                 answer(200, "")
@@ -621,6 +631,31 @@ fn copies_that_the_store_does_not_make() {
 
         let store = store_copying_up_to(&fake, &options, &runtime_too, None);
         assert_eq!(store.capabilities().copy, CopyKind::Streamed);
+        Ok(())
+    };
+    runtime.wait(work).unwrap();
+}
+
+/// The listing is the only request: nobody asks for each object's time.
+#[test]
+fn a_listing_tells_times() {
+    let runtime = IoRuntime::new(2).unwrap();
+    let (fake, runtime_too) = (Fake::new(), runtime.clone());
+    let work = async move {
+        let store = store(&fake, &options(BRIEF), &runtime_too);
+        store.put(&key("a"), "1".into()).await?;
+        store.put(&key("b"), "22".into()).await?;
+        let requests = |fake: &Fake| fake.0.state.lock().unwrap().sent.values().sum::<usize>();
+        let before = requests(&fake);
+        let listed = store.list(None).await?;
+        assert_eq!(requests(&fake) - before, 1);
+        let put = std::time::UNIX_EPOCH + Duration::from_millis(1_255_369_830_500);
+        let object = |name: &str, len| Listed::Object {
+            name: name.into(),
+            len,
+            modified: Some(put),
+        };
+        assert_eq!(listed, [object("a", 1), object("b", 2)]);
         Ok(())
     };
     runtime.wait(work).unwrap();

@@ -1,0 +1,236 @@
+//! What lies in the store, and what of it the snapshots name.
+//!
+//! The objects are listed first and the snapshots read afterwards, so that what a snapshot names which was completed meanwhile is seen.
+//! An object may be named by a snapshot of any job, so those of all jobs are read, whichever are asked for.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    listing::{Listing, ObjectKind, Stored, UnknownObject, list_job},
+    reading::{Unreadable, read_job},
+};
+use crate::{Result, SnapshotStore, snapshot::SnapshotMetadata};
+
+/// How many objects, and their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Count {
+    /// How many.
+    pub objects: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+}
+
+impl Count {
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.objects += 1;
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// An object that no complete snapshot names, old enough that none to come will.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Orphan {
+    /// Where it lies.
+    pub key: String,
+    /// What it is. Metadata: a fence that a newer snapshot has made superfluous.
+    pub kind: ObjectKind,
+    /// Its length.
+    pub bytes: u64,
+    /// How long it has been there, by the store's clock. Serialized as whole seconds.
+    #[serde(rename = "age_s", serialize_with = "whole_seconds")]
+    pub age: Duration,
+}
+
+fn whole_seconds<S: Serializer>(age: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_u64(age.as_secs())
+}
+
+/// What lies below a job, by what is to become of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct JobObjects {
+    /// The job.
+    pub job: String,
+    /// Needed: what a complete snapshot of any job names, every `_metadata` but those of fences that are no more needed, the
+    /// marker of a claim.
+    pub referenced: Count,
+    /// Named by no snapshot, but so new that one to come may.
+    pub young: Count,
+    /// Named by no snapshot that could be read, where one could not be.
+    pub undecided: Count,
+    /// What can go, in the order of the keys.
+    pub orphans: Vec<Orphan>,
+    /// What has names that no job gives: left alone.
+    pub unknown: Vec<UnknownObject>,
+}
+
+impl JobObjects {
+    /// How many orphans there are, and their bytes.
+    pub fn orphan_count(&self) -> Count {
+        let mut count = Count::default();
+        self.orphans.iter().for_each(|of| count.add(of.bytes));
+        count
+    }
+}
+
+/// The keys of all objects that a complete snapshot keeps from being deleted, its own `_metadata` left out.
+fn names(metadata: &SnapshotMetadata) -> impl Iterator<Item = &str> {
+    let objects = metadata.subtasks.iter().flat_map(|state| state.objects());
+    objects.map(|(key, ..)| key)
+}
+
+/// The objects of some jobs, and which of them the snapshots of all jobs name.
+pub(super) struct Survey {
+    pub(super) listings: Vec<Listing>,
+    /// Of all jobs, in order.
+    pub(super) unreadable: Vec<Unreadable>,
+    referenced: HashSet<(usize, usize)>,
+    numbers: HashMap<String, Numbers>,
+}
+
+/// The numbers of a job under which something was committed.
+#[derive(Default)]
+struct Numbers {
+    /// The newest snapshot; 0: none.
+    newest: u64,
+    fences: HashSet<u64>,
+}
+
+impl Survey {
+    /// Lists `wanted` and then reads the snapshots of `all` jobs; each that can be read is given to `each`, with its job, once, from
+    /// several threads.
+    pub(super) fn take(
+        of: &SnapshotStore,
+        wanted: &[String],
+        all: &[String],
+        each: &(dyn Fn(&str, &SnapshotMetadata) + Sync),
+    ) -> Result<Survey> {
+        let listings = wanted.iter().map(|job| list_job(of, job));
+        let listings: Vec<Listing> = listings.collect::<Result<_>>()?;
+        let mut places: HashMap<&str, (usize, usize)> = HashMap::new();
+        for (job, listing) in listings.iter().enumerate() {
+            let keys = listing.objects.iter().map(|object| object.key.as_str());
+            places.extend(keys.enumerate().map(|(at, key)| (key, (job, at))));
+        }
+        let flags: Vec<Vec<AtomicBool>> = listings
+            .iter()
+            .map(|listing| {
+                listing
+                    .objects
+                    .iter()
+                    .map(|_| AtomicBool::new(false))
+                    .collect()
+            })
+            .collect();
+        let numbers: Mutex<HashMap<String, Numbers>> = Mutex::default();
+        let unreadable: Mutex<Vec<Unreadable>> = Mutex::default();
+        for job in all {
+            read_job(of, job, &|job, read| match read {
+                Ok(metadata) => {
+                    for (job, at) in names(&metadata).filter_map(|key| places.get(key)) {
+                        flags[*job][*at].store(true, Ordering::Relaxed);
+                    }
+                    lock(&numbers)
+                        .entry(job.to_owned())
+                        .or_default()
+                        .take(&metadata);
+                    each(job, &metadata);
+                }
+                Err(error) => lock(&unreadable).push(error),
+            })?;
+        }
+        let flags = flags.iter().enumerate().flat_map(|(job, flags)| {
+            let set = flags.iter().enumerate();
+            set.filter(|(_, flag)| flag.load(Ordering::Relaxed))
+                .map(move |(at, _)| (job, at))
+        });
+        let referenced = flags.collect();
+        let mut unreadable = unreadable
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        unreadable.sort_unstable();
+        Ok(Survey {
+            listings,
+            unreadable,
+            referenced,
+            numbers: numbers.into_inner().unwrap_or_else(PoisonError::into_inner),
+        })
+    }
+
+    /// What is to become of each object, by the store's clock `now`.
+    pub(super) fn judge(&self, now: SystemTime, min_age: Duration) -> Vec<JobObjects> {
+        let jobs = self.listings.iter().enumerate();
+        jobs.map(|(job, listing)| {
+            let mut judged = JobObjects {
+                job: listing.job.clone(),
+                unknown: listing.unknown.clone(),
+                ..JobObjects::default()
+            };
+            for (at, object) in listing.objects.iter().enumerate() {
+                let age = object
+                    .modified
+                    .map(|of| now.duration_since(of).unwrap_or_default());
+                if self.referenced.contains(&(job, at)) || self.is_kept(&listing.job, object) {
+                    judged.referenced.add(object.len);
+                    continue;
+                }
+                match age.filter(|age| *age >= min_age) {
+                    None => judged.young.add(object.len),
+                    Some(_) if !self.unreadable.is_empty() => judged.undecided.add(object.len),
+                    Some(age) => judged.orphans.push(Orphan {
+                        key: object.key.to_string(),
+                        kind: object.kind,
+                        bytes: object.len,
+                        age,
+                    }),
+                }
+            }
+            judged.orphans.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            judged.unknown.sort_unstable();
+            judged
+        })
+        .collect()
+    }
+
+    /// True of what stays though no snapshot names it.
+    fn is_kept(&self, job: &str, object: &Stored) -> bool {
+        match object.kind {
+            ObjectKind::Claim => true,
+            ObjectKind::Metadata => {
+                // The fences above the newest snapshot fence.
+                let numbers = self.numbers.get(job);
+                !numbers.is_some_and(|of| of.fences.contains(&object.id) && object.id < of.newest)
+            }
+            _ => false,
+        }
+    }
+
+    /// When the newest of the listed objects was put.
+    pub(super) fn newest(&self) -> Option<SystemTime> {
+        let objects = self.listings.iter().flat_map(|listing| &listing.objects);
+        objects.filter_map(|object| object.modified).max()
+    }
+}
+
+impl Numbers {
+    fn take(&mut self, metadata: &SnapshotMetadata) {
+        if metadata.is_fence() {
+            self.fences.insert(metadata.id);
+        } else {
+            self.newest = self.newest.max(metadata.id);
+        }
+    }
+}
+
+/// Nothing panics half-way through a change of what these guard.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
