@@ -11,8 +11,7 @@ use std::{
 use lazurite::{
     ClaimMode, Coordinator, Error, FsckOptions, GcOptions, KeyGroupRange, LoadPolicy,
     MapStateDescriptor, Restore, Result, RocksDbOptions, SnapshotOptions, SnapshotPath,
-    SnapshotStore, StateBackend, Subtask, ValueStateDescriptor,
-    key_groups::range_for_operator,
+    SnapshotStore, StateBackend, Subtask, ValueStateDescriptor, key_groups::range_for_operator,
 };
 use lazurite_env::{
     Effect, ErrorKind, FaultPlan, Op,
@@ -131,7 +130,8 @@ impl Chain {
         let crash = self.random.random_ratio(1, 3);
         if crash {
             let after = self.random.random_range(0..60);
-            self.plan.fail_from(after, Effect::Fail(ErrorKind::Unavailable));
+            self.plan
+                .fail_from(after, Effect::Fail(ErrorKind::Unavailable));
             self.plan.enable();
         }
         for round in 0..self.random.random_range(1..4) {
@@ -255,7 +255,10 @@ impl Chain {
             true => ClaimMode::Claim,
             false => ClaimMode::NoClaim,
         };
-        let savepoint = self.savepoint.take().filter(|_| self.random.random_ratio(1, 2));
+        let savepoint = self
+            .savepoint
+            .take()
+            .filter(|_| self.random.random_ratio(1, 2));
         let (path, model) = match savepoint {
             Some((dir, model)) => (SnapshotPath::savepoint(&dir), model),
             None => {
@@ -286,13 +289,19 @@ impl Chain {
         };
         let found = self.snapshots.gc(&everything).expect("gc");
         assert!(found.is_ok(), "{found:?}");
-        let orphans = found.jobs.iter().map(|job| job.objects.orphan_count().objects);
+        let orphans = found
+            .jobs
+            .iter()
+            .map(|job| job.objects.orphan_count().objects);
         self.outcome.orphans = orphans.sum();
         let again = self.snapshots.gc(&everything).expect("gc");
         for job in &again.jobs {
             assert!(job.objects.orphans.is_empty(), "{:?}", job.objects.orphans);
         }
-        let report = self.snapshots.fsck(&FsckOptions::default(), &|_| ()).expect("fsck");
+        let report = self
+            .snapshots
+            .fsck(&FsckOptions::default(), &|_| ())
+            .expect("fsck");
         assert!(report.is_ok(), "{:?}", report.damages);
         let mut named = BTreeSet::new();
         for job in self.snapshots.jobs().expect("a list") {
@@ -329,7 +338,9 @@ impl Chain {
         let list = async move {
             let (mut keys, mut prefixes) = (Vec::new(), vec![prefix]);
             while let Some(prefix) = prefixes.pop() {
-                let key = (!prefix.is_empty()).then(|| Key::new(prefix.clone())).transpose()?;
+                let key = (!prefix.is_empty())
+                    .then(|| Key::new(prefix.clone()))
+                    .transpose()?;
                 for listed in store.list(key.as_ref()).await? {
                     let (Listed::Object { name, .. } | Listed::Prefix { name }) = &listed;
                     let at = match prefix.as_str() {

@@ -8,7 +8,9 @@
 //!    takes more than twelve hours. So it names no orphan, as long as the least age is longer than both together.
 //! 3. A table file whose content was uploaded once more has the name that it had before. So each prefix is listed again just before its
 //!    orphans go, and one that was put since stays.
-//! 4. A `_metadata` that cannot be read may name anything: then nothing is deleted at all, whichever job it is of.
+//! 4. What a job has claimed is named by the claimed snapshot until one of the job's own names it. So jobs that have claimed others are read
+//!    again, after these. Where no snapshot of a claimer is seen, for it may lie outside of what this store shows, the claimed job loses nothing.
+//! 5. A `_metadata` that cannot be read (or a claim) may name anything: then nothing is deleted at all, whichever job it is of.
 //!
 //! A manifest under a number without `_metadata` is no exception: who wrote it may yet complete that number, but not after twelve hours.
 //! The `_metadata` of a fence goes once a newer snapshot is complete, for that one fences as well; that of a snapshot never goes.

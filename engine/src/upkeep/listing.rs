@@ -9,11 +9,12 @@ use serde::Serialize;
 use super::PARALLEL;
 use crate::{
     Result, SnapshotStore,
-    snapshot::layout::{JobLayout, METADATA, snapshot_id},
+    snapshot::{
+        layout::{JobLayout, METADATA, snapshot_id},
+        place::CLAIMED,
+    },
 };
 
-/// Says that another job's snapshots may name objects of this one.
-const CLAIMED: &str = "_claimed";
 /// What the name of a clock marker begins with; a token follows.
 pub(super) const CLOCK: &str = "_gc-";
 

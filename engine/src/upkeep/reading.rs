@@ -19,6 +19,7 @@ use crate::{
     snapshot::{
         SnapshotMetadata,
         layout::JobLayout,
+        place::Place,
         store::{is_missing, list_ids, load},
     },
 };
@@ -60,32 +61,37 @@ pub enum UnreadableCause {
 /// What takes the snapshots as they are read, each once, and the fences, from several threads.
 pub(super) type Each<'a> = &'a (dyn Fn(&str, Result<SnapshotMetadata, Unreadable>) + Sync);
 
-/// Gives every complete snapshot and fence of the job, or what keeps it from being read, to `each`.
+/// Gives every complete snapshot and fence of the job, or what keeps it from being read, to `each`. True where another job has claimed this one,
+/// as it was when the last of them had been read.
 ///
 /// # Errors
 /// Where the store cannot be read: then it is not known whether it was all.
-pub(super) fn read_job(of: &SnapshotStore, job: &str, each: Each<'_>) -> Result<()> {
+pub(super) fn read_job(of: &SnapshotStore, job: &str, each: Each<'_>) -> Result<bool> {
     let layout = JobLayout::new(job)?;
     let list = || list_ids(&of.store, &of.runtime, &layout);
-    let mut ids = list()?;
+    let mut listing = list()?;
     let mut looks = 0;
     loop {
-        let mut rest = ids.clone();
+        let mut rest = listing.ids.clone();
         while let Some(id) = rest.pop() {
             if read_one(of, &layout, id, each)? == Under::Snapshot {
                 let older: Vec<u64> = rest;
                 in_parallel(PARALLEL_READS, &older, |id| {
                     read_one(of, &layout, *id, each)
                 })?;
-                return Ok(());
+                return Ok(list()?.claimed);
             }
         }
         let again = list()?;
-        looks = if again == ids { looks + 1 } else { 0 };
-        if looks >= ids.len().min(LOOKS - 1) {
-            return Ok(());
+        looks = if again.ids == listing.ids {
+            looks + 1
+        } else {
+            0
+        };
+        if looks >= listing.ids.len().min(LOOKS - 1) {
+            return Ok(again.claimed);
         }
-        ids = again;
+        listing = again;
     }
 }
 
@@ -117,7 +123,7 @@ pub(super) fn read(
     layout: &JobLayout,
     id: u64,
 ) -> Result<Option<Result<SnapshotMetadata, Unreadable>>> {
-    let error = match load(&of.store, &of.runtime, layout, id) {
+    let error = match load(&of.store, &of.runtime, &Place::Snapshot(layout.clone(), id)) {
         Ok(found) => return Ok(Some(Ok(found.metadata))),
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => error,

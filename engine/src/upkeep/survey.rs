@@ -4,7 +4,7 @@
 //! An object may be named by a snapshot of any job, so those of all jobs are read, whichever are asked for.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -16,9 +16,15 @@ use serde::{Serialize, Serializer};
 
 use super::{
     listing::{Listing, ObjectKind, Stored, UnknownObject, list_job},
-    reading::{Unreadable, read_job},
+    reading::{Unreadable, UnreadableCause, read_job},
 };
-use crate::{Result, SnapshotStore, snapshot::SnapshotMetadata};
+use crate::{
+    Error, Result, SnapshotStore,
+    snapshot::{SnapshotMetadata, claims::claimer, layout::JobLayout, place::Place},
+};
+
+/// Claims one after another that are followed; more never happen while a store is looked at.
+const MAX_CLAIMS: usize = 8;
 
 /// How many objects, and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -84,7 +90,8 @@ impl JobObjects {
 /// The keys of all objects that a complete snapshot keeps from being deleted, its own `_metadata` left out.
 fn names(metadata: &SnapshotMetadata) -> impl Iterator<Item = &str> {
     let objects = metadata.subtasks.iter().flat_map(|state| state.objects());
-    objects.map(|(key, ..)| key)
+    let in_use = metadata.in_use.iter().map(String::as_str);
+    objects.map(|(key, ..)| key).chain(in_use)
 }
 
 /// The objects of some jobs, and which of them the snapshots of all jobs name.
@@ -94,6 +101,8 @@ pub(super) struct Survey {
     pub(super) unreadable: Vec<Unreadable>,
     referenced: HashSet<(usize, usize)>,
     numbers: HashMap<String, Numbers>,
+    /// Jobs that were claimed by one of which no snapshot was seen: it may have some elsewhere.
+    held: HashSet<String>,
 }
 
 /// The numbers of a job under which something was committed.
@@ -131,8 +140,8 @@ impl Survey {
             })
             .collect();
         let numbers: Mutex<HashMap<String, Numbers>> = Mutex::default();
-        let unreadable: Mutex<Vec<Unreadable>> = Mutex::default();
-        for job in all {
+        let unreadable: Mutex<BTreeSet<Unreadable>> = Mutex::default();
+        let read = |job: &str, is_first: bool| {
             read_job(of, job, &|job, read| match read {
                 Ok(metadata) => {
                     for (job, at) in names(&metadata).filter_map(|key| places.get(key)) {
@@ -142,24 +151,47 @@ impl Survey {
                         .entry(job.to_owned())
                         .or_default()
                         .take(&metadata);
-                    each(job, &metadata);
+                    if is_first {
+                        each(job, &metadata);
+                    }
                 }
-                Err(error) => lock(&unreadable).push(error),
-            })?;
+                Err(error) => _ = lock(&unreadable).insert(error),
+            })
+        };
+        let mut claims = Claims::default();
+        for job in all {
+            if read(job, true)? {
+                claims.note(of, job, &mut lock(&unreadable))?;
+            }
         }
+        // What a claimed snapshot named is named by its claimer's before it goes, so whoever is read after it has it; a claimer may be claimed in
+        // its turn.
+        for _ in 0..MAX_CLAIMS {
+            let before = claims.by.len();
+            for claimer in claims.claimers() {
+                if read(&claimer, false)? {
+                    claims.note(of, &claimer, &mut lock(&unreadable))?;
+                }
+            }
+            claims.rounds += 1;
+            if claims.by.len() == before && claims.rounds >= before {
+                break;
+            }
+        }
+        let held = claims.held(&lock(&numbers));
         let flags = flags.iter().enumerate().flat_map(|(job, flags)| {
             let set = flags.iter().enumerate();
             set.filter(|(_, flag)| flag.load(Ordering::Relaxed))
                 .map(move |(at, _)| (job, at))
         });
         let referenced = flags.collect();
-        let mut unreadable = unreadable
+        let unreadable = unreadable
             .into_inner()
             .unwrap_or_else(PoisonError::into_inner);
-        unreadable.sort_unstable();
         Ok(Survey {
             listings,
-            unreadable,
+            held,
+            unreadable: unreadable.into_iter().collect(),
             referenced,
             numbers: numbers.into_inner().unwrap_or_else(PoisonError::into_inner),
         })
@@ -174,6 +206,7 @@ impl Survey {
                 unknown: listing.unknown.clone(),
                 ..JobObjects::default()
             };
+            let is_undecided = !self.unreadable.is_empty() || self.held.contains(&listing.job);
             for (at, object) in listing.objects.iter().enumerate() {
                 let age = object
                     .modified
@@ -184,7 +217,7 @@ impl Survey {
                 }
                 match age.filter(|age| *age >= min_age) {
                     None => judged.young.add(object.len),
-                    Some(_) if !self.unreadable.is_empty() => judged.undecided.add(object.len),
+                    Some(_) if is_undecided => judged.undecided.add(object.len),
                     Some(age) => judged.orphans.push(Orphan {
                         key: object.key.to_string(),
                         kind: object.kind,
@@ -217,6 +250,49 @@ impl Survey {
     pub(super) fn newest(&self) -> Option<SystemTime> {
         let objects = self.listings.iter().flat_map(|listing| &listing.objects);
         objects.filter_map(|object| object.modified).max()
+    }
+}
+
+/// Which jobs were claimed, and by which.
+#[derive(Default)]
+struct Claims {
+    by: BTreeMap<String, String>,
+    rounds: usize,
+}
+
+impl Claims {
+    /// Looks who has claimed `job`. A claim that cannot be read is as bad as such a snapshot: what is needed of the job is not known.
+    fn note(
+        &mut self,
+        of: &SnapshotStore,
+        job: &str,
+        unreadable: &mut BTreeSet<Unreadable>,
+    ) -> Result<()> {
+        let place = Place::Snapshot(JobLayout::new(job)?, 1);
+        match claimer(&of.store, &of.runtime, &place) {
+            Ok(by) => self.by.extend(by.map(|by| (job.to_owned(), by))),
+            Err(error @ Error::SnapshotCorrupt { .. }) => {
+                unreadable.insert(Unreadable {
+                    job: job.to_owned(),
+                    id: 0,
+                    key: place.claimed().to_string(),
+                    cause: UnreadableCause::Corrupt,
+                    reason: error.to_string(),
+                });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn claimers(&self) -> BTreeSet<String> {
+        self.by.values().cloned().collect()
+    }
+
+    fn held(&self, numbers: &HashMap<String, Numbers>) -> HashSet<String> {
+        let has_none = |by: &str| numbers.get(by).is_none_or(|of| of.newest == 0);
+        let held = self.by.iter().filter(|(_, by)| has_none(by));
+        held.map(|(job, _)| job.clone()).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use lazurite::{KeyGroupRange, LoadPolicy, SnapshotPath, SnapshotStore};
 use lazurite_env::remote::{CountingStore, MemoryStore};
 use lazurite_tests::rig::{RUNTIME, fast_tempdir};
 
-use crate::rescale::{GROUPS, builder, check, written};
+use crate::rescale::{GROUPS, builder, check, options, written};
 
 #[test]
 fn a_restore_costs_what_its_plan_says() {
@@ -26,6 +26,7 @@ fn a_restore_costs_what_its_plan_says() {
         let before = store.snapshot();
         let backend = builder(dir.path(), &store, range)
             .load_policy(LoadPolicy::OnDemand)
+            .rocksdb(options(false)) // a compaction that is due would read
             .open()
             .unwrap();
         let sent = store.snapshot().since(&before);

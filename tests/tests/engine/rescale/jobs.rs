@@ -307,7 +307,10 @@ fn a_snapshot_begins_while_another_is_completed() {
     let store = CountingStore::new(Arc::new(MemoryStore::new()));
     written(&store);
     let mut running = Running::start(&store, 1, LoadPolicy::OnDemand);
-    running.coordinator = coordinator(&store).open().unwrap();
+    running.coordinator = coordinator(&store)
+        .tolerable_failures(u32::MAX)
+        .open()
+        .unwrap();
     let ended = std::sync::atomic::AtomicBool::new(false);
     lazurite_tests::watchdog::within(std::time::Duration::from_secs(60), "beginning", || {
         std::thread::scope(|scope| {
