@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use lazurite::{
-    GcOptions, GcReport, KeyGroupRange, Restore, SnapshotOptions, SnapshotStore, StateBackend,
-    StateBackendBuilder,
+    GcOptions, GcReport, KeyGroupRange, Restore, RocksDbOptions, SnapshotOptions, SnapshotStore,
+    StateBackend, StateBackendBuilder,
     snapshot::SnapshotMetadata,
     upkeep::{Count, JobObjects, ObjectKind},
 };
@@ -61,6 +61,14 @@ impl Stored {
         tiny(dir)
             .job(job)
             .retained_snapshots(4)
+            .rocksdb(RocksDbOptions {
+                block_cache_bytes: 1 << 20,
+                write_buffer_bytes: 1 << 20,
+                block_bytes: 1 << 10,
+                // One that is due would leave the snapshots without a file in common.
+                auto_compactions: false,
+                ..RocksDbOptions::default()
+            })
             .remote_store(Arc::new(self.store.clone()))
     }
 
