@@ -328,8 +328,7 @@ fn kept_registry(
         kept.retain(|file| {
             union.get(&file.name).is_some_and(|entry| {
                 // The job may have copied it since, with its first snapshot.
-                let name = file.key.rsplit('/').next();
-                Some(entry.file.key.name()) == name && entry.file.checksum == file.checksum
+                (entry.file.len, entry.file.checksum) == (file.len, file.checksum)
             })
         });
         union.catalogue_uploaded(&uploaded(kept.iter())?)?;

@@ -36,7 +36,12 @@ pub(super) fn compose(
         manifests.push(Manifest::decode(&state.manifest.key, &bytes)?);
     }
     let files: Vec<HashMap<u64, &SnapshotFile>> = sources.iter().map(|s| by_number(s)).collect();
-    let content = |source: usize, number: u64| files[source].get(&number).map(|file| &*file.key);
+    // The same bytes may lie at two places: two subtasks may have copied a file that they share.
+    let file = |source: usize, number: u64| files[source].get(&number);
+    let content = |source: usize, number: u64| {
+        let file = file(source, number)?;
+        Some((file.len, file.checksum))
+    };
     let tables = tables(sources)?;
     let (mut columns, mut parts) = (Vec::new(), Vec::new());
     for table in &tables {
@@ -54,7 +59,7 @@ pub(super) fn compose(
     let targets: Vec<String> = columns.iter().map(|c| c.column.clone()).collect();
     let composed = manifest::compose(&manifests, &targets, &parts, content, |source, number| {
         // What is on the local disk keeps its name, and so its bytes.
-        local.get(content(source, number)?).copied()
+        local.get(&file(source, number)?.key).copied()
     })?;
     let dropped = composed.dropped.iter();
     tracing::info!(

@@ -84,11 +84,10 @@ pub(crate) fn adopt(
 /// Each foreign object that the files need, once.
 fn foreign(context: &Context, registry: &Registry, files: &[CapturedFile]) -> Result<Vec<Copy>> {
     let bounds: &Bounds = &context.committer.bounds;
-    let shared = context.layout.shared();
     let mut copies = BTreeMap::new();
     let mut add = |from: &Key, len: u64, checksum: Checksum| -> Result<()> {
         if !bounds.hold(from) {
-            let to = shared.join(from.name())?;
+            let to = context.layout.copy(from)?;
             let from = from.clone();
             copies.insert(
                 from.clone(),

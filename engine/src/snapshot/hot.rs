@@ -9,6 +9,7 @@ use super::{
     capture::CapturedFile,
     chunks::{CHUNK_BYTES, MAX_LEVEL},
     context::Context,
+    layout,
 };
 use crate::rocks::Db;
 
@@ -75,7 +76,7 @@ fn cached_chunks<'a>(
             .map(|file| key(file).unwrap_or_default())
             .collect()
     };
-    let ids: Vec<&str> = keys.iter().map(|key| unique_id(key)).collect();
+    let ids: Vec<&str> = keys.iter().map(|key| layout::unique_id(key)).collect();
     let mut chunks: HashMap<&str, Vec<u64>> = HashMap::new();
     // A database that is being closed has nothing to tell.
     let _ = db.cached_blocks(&ids, |block| {
@@ -103,11 +104,6 @@ fn mark(bits: &mut Vec<u64>, chunks: Range<u64>) {
 fn ones(bits: &[u64]) -> impl Iterator<Item = usize> {
     let chunks = 0..bits.len() * 64;
     chunks.filter(|chunk| bits[chunk / 64] >> (chunk % 64) & 1 == 1)
-}
-
-fn unique_id(key: &str) -> &str {
-    let name = key.rsplit('/').next().unwrap_or(key);
-    name.strip_suffix(".sst").unwrap_or(name)
 }
 
 #[cfg(test)]

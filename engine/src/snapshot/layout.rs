@@ -1,7 +1,7 @@
 //! Where things lie in the store: the keys of one job, and how to read them back.
 //!
 //! ```text
-//! <root>/<job>/shared/<unique id>.sst              a RocksDB table file, named by RocksDB's unique id of its content
+//! <root>/<job>/shared/<unique id>-<suffix>.sst     a RocksDB table file, named by RocksDB's unique id of its content and a random suffix
 //! <root>/<job>/shared/<token>.tails                the tails of files that one snapshot added, and of earlier ones merged in
 //! <root>/<job>/chk-<n>/manifest-<writer>-<token>   MANIFEST and OPTIONS of snapshot n
 //! <root>/<job>/chk-<n>/_metadata                   written last: the snapshot exists from here on
@@ -50,8 +50,20 @@ impl JobLayout {
         self.below("shared")
     }
 
+    /// A new name for a table file. No two uploads have the same, not even of one content: whoever removes what nobody needs never meets
+    /// one that is put again at that moment.
     pub(crate) fn table_file(&self, unique_id: &str) -> Result<Key> {
-        Ok(self.job.join(&format!("shared/{unique_id}.sst"))?)
+        let suffix: u32 = rand::random();
+        let name = format!("shared/{unique_id}-{suffix:08x}.sst");
+        Ok(self.job.join(&name)?)
+    }
+
+    /// A new name for a copy of a table file, or of tails.
+    pub(crate) fn copy(&self, original: &Key) -> Result<Key> {
+        match original.name().ends_with(".sst") {
+            true => self.table_file(unique_id(original.as_str())),
+            false => Ok(self.tails(&token())),
+        }
     }
 
     pub(crate) fn tails(&self, token: &str) -> Key {
@@ -90,6 +102,13 @@ impl JobLayout {
             .join(part)
             .expect("a checked job name and a fixed part make a sound key")
     }
+}
+
+/// RocksDB's unique id of the table file whose object has this key.
+pub(crate) fn unique_id(key: &str) -> &str {
+    let name = key.rsplit('/').next().unwrap_or(key);
+    let id = name.strip_suffix(".sst").unwrap_or(name);
+    id.split('-').next().unwrap_or(id)
 }
 
 /// True for a name that a job may have.

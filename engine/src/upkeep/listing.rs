@@ -23,7 +23,7 @@ pub(super) const CLOCK: &str = "_gc-";
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ObjectKind {
-    /// A table file, `<job>/shared/<unique id>.sst`.
+    /// A table file, `<job>/shared/<unique id>-<suffix>.sst`.
     TableFile,
     /// Tails of table files, `<job>/shared/<token>.tails`.
     Tails,
@@ -170,7 +170,10 @@ fn kind_at_top(name: &str) -> Option<ObjectKind> {
 
 fn kind_in_shared(name: &str) -> Option<ObjectKind> {
     match name.rsplit_once('.')? {
-        (id, "sst") => is_hex(id, 48).then_some(ObjectKind::TableFile),
+        (name, "sst") => {
+            let (id, suffix) = name.split_once('-')?;
+            (is_hex(id, 48) && is_hex(suffix, 8)).then_some(ObjectKind::TableFile)
+        }
         (token, "tails") => is_hex(token, 32).then_some(ObjectKind::Tails),
         _ => None,
     }
@@ -198,7 +201,7 @@ mod tests {
         let (token, id) = ("0123456789abcdef".repeat(2), "0123456789abcdef".repeat(3));
         let upper = token.to_uppercase();
         assert_eq!(
-            kind_in_shared(&format!("{id}.sst")),
+            kind_in_shared(&format!("{id}-01234567.sst")),
             Some(ObjectKind::TableFile)
         );
         assert_eq!(
@@ -217,7 +220,9 @@ mod tests {
         for name in [
             String::new(),
             ".sst".into(),
-            format!("{token}.sst"),
+            format!("{id}.sst"),
+            format!("{id}-0123456.sst"),
+            format!("{token}-01234567.sst"),
             format!("{id}.tails"),
             format!("{id}.sst.bak"),
             format!("{id}.SST"),

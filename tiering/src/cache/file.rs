@@ -5,7 +5,7 @@
 //! cache/<id>.map    block 0: a framed document (format lazurite-chunk-map), padded with zeros
 //!                   from byte 4,096: 8 bytes for each page of 1 KiB, little endian: the checksum of its bytes, 0 = absent
 //! ```
-//! `<id>` is the xxh3-128 of the object's name (the last part of its key), length and checksum. A page's checksum is its xxh3-64, seeded with its
+//! `<id>` is the xxh3-128 of the object's length and checksum. A page's checksum is its xxh3-64, seeded with its
 //! number and the id, so that a page in a wrong place or file is found too; a checksum of 0 is written as 1.
 //!
 //! # Crash story
@@ -40,7 +40,6 @@ const READ_BYTES: u64 = 1 << 20;
 #[derive(Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 struct Header {
-    name: String,
     length: u64,
     xxh3: Checksum,
     page_bytes: u64,
@@ -258,24 +257,15 @@ impl CacheFile {
 /// The first block of an object's map.
 fn header(object: &Object) -> Result<Vec<u8>> {
     let header = Header {
-        name: object.file.key.name().to_owned(),
         length: object.file.len,
         xxh3: object.file.checksum,
         page_bytes: PAGE_BYTES,
         chunk_bytes: CHUNK_BYTES,
     };
+    let key = object.file.key.as_str();
     let body = serde_json::to_vec(&header)
-        .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "encode", &header.name, "", e))?;
+        .map_err(|e| Error::with_source(ErrorKind::InvalidInput, "encode", key, "", e))?;
     let mut block = framed::encode(FORMAT, VERSION, &body);
-    if block.len() as u64 > BLOCK_BYTES {
-        let why = "the name is too long for the cache";
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            "cache",
-            header.name,
-            why,
-        ));
-    }
     block.resize(BLOCK_BYTES as usize, 0);
     Ok(block)
 }

@@ -140,7 +140,7 @@ pub(crate) struct Object {
 
 impl Object {
     pub fn new(file: &RemoteFile) -> Arc<Self> {
-        let identity = format!("{}\n{}\n{}", file.key.name(), file.len, file.checksum);
+        let identity = format!("{}\n{}", file.len, file.checksum);
         let hash = Checksum::of(identity.as_bytes());
         Arc::new(Object {
             id: ObjectId(u128::from_be_bytes(hash.to_bytes())),

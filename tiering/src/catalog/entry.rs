@@ -29,10 +29,9 @@ pub struct RemoteFile {
 }
 
 impl RemoteFile {
-    /// True where both are the same bytes, wherever they lie: an object keeps its name when it is copied to another place.
+    /// True where both are the same bytes, wherever they lie.
     pub(crate) fn same_content(&self, other: &RemoteFile) -> bool {
-        let content = |file: &'_ RemoteFile| (file.len, file.checksum);
-        content(self) == content(other) && self.key.name() == other.key.name()
+        (self.len, self.checksum) == (other.len, other.checksum)
     }
 }
 

@@ -4,7 +4,7 @@
 //! own. From then on nothing may depend on the original, not even handles that were opened before. So an entry keeps the key that
 //! it was catalogued with for its whole life, and what is asked of the store, or written to the catalog's file, is looked up here.
 //!
-//! Invariant: an object and its copy have the same name and the same bytes, so whatever the cache holds of the one is as good for
+//! Invariant: an object and its copy have the same bytes, and are known by these, so whatever the cache holds of the one is as good for
 //! the other.
 
 use std::{collections::HashMap, sync::RwLock};

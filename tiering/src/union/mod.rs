@@ -320,7 +320,7 @@ impl UnionEnv {
 
     /// Tells that local files of the db directory are now also in the remote store. Durable on
     /// return; blocks on the disk. A file that was deleted meanwhile is left out. One that is catalogued already, local or not, as an object
-    /// of the same name and content at another place is read at this one from now on, by handles that are open too. From now on these files may be demoted, and where the
+    /// of the same content at another place is read at this one from now on, by handles that are open too. From now on these files may be demoted, and where the
     /// [disk budget](CacheOptions::disk_budget_bytes) asks for it, some are on return.
     ///
     /// The objects must be complete and durable in the store before this is called.
