@@ -3,6 +3,7 @@
 mod cache;
 mod kill;
 mod metrics;
+mod ownership;
 mod parallelism;
 mod plan;
 mod points;
