@@ -28,6 +28,7 @@ pub mod key_groups;
 pub mod metrics;
 mod open;
 mod options;
+mod reader;
 mod restore;
 mod rocks;
 pub mod snapshot;
@@ -42,6 +43,10 @@ pub use error::{Error, Result};
 pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};
 pub use options::{Compression, RocksDbOptions};
+pub use reader::{
+    ExportOptions, ExportReport, ExportWay, ExportedTable, RawEntries, RawEntry, RawKey,
+    ReaderOptions, SnapshotReader, SnapshotTable, export,
+};
 pub use restore::RestoreReport;
 pub use rocks::ClipProgress;
 pub use snapshot::{
