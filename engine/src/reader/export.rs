@@ -4,27 +4,19 @@
 //! compared with its checksum, and stay as they are. Any other is *rewritten*: what is read of it goes to new files, entry by entry. Its
 //! files may hold what is no part of the state, so they could not be handed out.
 //!
-//! ```text
-//! <out>.partial/LAZURITE-EXPORT   says whose directory this is; locked while the export runs
-//! <out>.partial/state/            a restore of the snapshot; its db/ becomes <out>
-//! <out>.partial/rewritten/        table files of tables that are rewritten, until they move to db/
-//! ```
-//!
-//! Crash story: `<out>` comes into being with one rename, of a database that is complete and durable. What is found in `<out>.partial`
-//! after a crash is deleted by the next export to `<out>`; after an error, at once.
+//! Crash story: see [`place`](super::place).
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
 };
 
-use lazurite_env::{Env, EnvExt, Error as EnvError, ErrorKind, FileKind, FileLock, PosixEnv};
-
 use super::{
     ReaderOptions,
     open::{self, Opened},
+    place::Place,
 };
 use crate::{
     Error, Result,
@@ -34,7 +26,6 @@ use crate::{
     table::key::{group_bounds, parse},
 };
 
-const MARKER: &str = "LAZURITE-EXPORT";
 /// How often a download tells how far it is.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
@@ -46,7 +37,7 @@ pub struct ExportOptions {
 }
 
 impl ExportOptions {
-    /// An export to the directory `out`, which must be empty or not be there; the one that it is to lie in must be. It takes the disk
+    /// An export to the directory `out`, which must be empty or not be there; what is missing above it is made. It takes the disk
     /// of `out` and, beside it, `<out>.partial`.
     pub fn new(out: impl Into<PathBuf>) -> Self {
         ExportOptions {
@@ -253,8 +244,7 @@ impl Work {
             };
             table.paths = written.paths;
         }
-        place.env.sync_dir(&place.rewritten())?;
-        Ok(())
+        place.sync_rewritten()
     }
 
     /// Brings the files of all other tables.
@@ -279,122 +269,5 @@ impl Work {
                 }
             }
         })
-    }
-}
-
-/// The target, and the directory beside it in which the work is done.
-struct Place {
-    env: PosixEnv,
-    out: PathBuf,
-    partial: PathBuf,
-    _lock: Box<dyn FileLock>,
-}
-
-impl Place {
-    /// Refuses a target that is not empty, and takes `<out>.partial`, where what a crash left is deleted.
-    fn claim(out: &Path) -> Result<Place> {
-        let env = PosixEnv;
-        let refuse = |path: &Path, reason: &str| Error::LocalDirectory {
-            path: path.to_owned(),
-            reason: reason.into(),
-        };
-        let absolute = std::path::absolute(out);
-        let out = absolute.map_err(|e| EnvError::from_io("find", out, e))?;
-        let Some(name) = out.file_name() else {
-            return Err(refuse(&out, "it has no name; give a new directory"));
-        };
-        check_empty(&env, &out)?;
-        let mut partial = name.to_owned();
-        partial.push(".partial");
-        let partial = out.with_file_name(partial);
-        env.create_dir_all(&partial)?;
-        let left = env.list(&partial)?;
-        if !left.is_empty() && !left.iter().any(|entry| entry.name == MARKER) {
-            return Err(refuse(
-                &partial,
-                "the export needs this name, and it is not what an export has left; move it away, or export to another name",
-            ));
-        }
-        let lock = env.lock(&partial.join(MARKER));
-        let lock = lock.map_err(|error| match error.kind() {
-            ErrorKind::Locked => refuse(
-                &partial,
-                "another export to the same directory runs; wait for it",
-            ),
-            _ => error.into(),
-        })?;
-        let place = Place {
-            env,
-            out,
-            partial,
-            _lock: lock,
-        };
-        for dir in [place.state(), place.rewritten()] {
-            place.env.remove_dir_all(&dir)?;
-            place.env.create_dir_all(&dir)?;
-        }
-        Ok(place)
-    }
-
-    fn state(&self) -> PathBuf {
-        self.partial.join("state")
-    }
-
-    fn rewritten(&self) -> PathBuf {
-        self.partial.join("rewritten")
-    }
-
-    /// Gives the database in `db`, which nobody has open, its name.
-    fn finish(self, db: &Path) -> Result<()> {
-        // Options are whose opens it, and a log of this says nothing to him.
-        for entry in self.env.list(db)? {
-            let name = &entry.name;
-            if name.starts_with("OPTIONS-") || name.starts_with("LOG") || name == "LOCK" {
-                self.env.delete(&db.join(name))?;
-            }
-        }
-        self.env.sync_dir(db)?;
-        self.env.rename(db, &self.out)?;
-        if let Some(parent) = self.out.parent() {
-            self.env.sync_dir(parent)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Err(error) = self.env.remove_dir_all(&self.partial) {
-            tracing::warn!(%error, "what an export left beside its target could not be removed");
-        }
-    }
-}
-
-/// Refuses what is there, but for an empty directory that can be replaced.
-fn check_empty(env: &PosixEnv, out: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-
-    let refuse = |reason: &str| {
-        Err(Error::LocalDirectory {
-            path: out.to_owned(),
-            reason: reason.into(),
-        })
-    };
-    if !env.exists(out)? {
-        return Ok(());
-    }
-    if env.stat(out)?.kind == FileKind::File {
-        return refuse("it is a file; give a new or an empty directory");
-    }
-    if !env.list(out)?.is_empty() {
-        return refuse("it is not empty; give a new or an empty directory");
-    }
-    let device = |path: &Path| std::fs::symlink_metadata(path).map(|found| found.dev());
-    let parent = out.parent().unwrap_or(out);
-    let same = device(out).and_then(|own| Ok(own == device(parent)?));
-    match same {
-        Ok(true) => Ok(()),
-        Ok(false) => refuse("it is a file system of its own; give a directory below it"),
-        Err(error) => Err(EnvError::from_io("look at", out, error).into()),
     }
 }

@@ -8,10 +8,11 @@
 //! Invariant: nothing in this module asks the store to write or to delete.
 //!
 //! Crash story: what it writes locally is in a temporary directory of its own, which goes when it is dropped, and stays where the process is
-//! killed. That of [`export()`] stands there.
+//! killed. That of [`export()`] is told in `place`.
 
 mod export;
 mod open;
+mod place;
 mod table;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
