@@ -12,7 +12,9 @@ mod probe;
 mod progress;
 mod restore;
 mod snapshots;
+mod state;
 mod upkeep;
+mod values;
 mod wordcount;
 
 use std::{io::IsTerminal, net::SocketAddr, process::ExitCode};
@@ -58,6 +60,12 @@ enum Command {
     Gc(upkeep::GcArgs),
     /// Looks whether all that the snapshots need is there as it was written. Exit code 1 if anything is wrong.
     Fsck(upkeep::FsckArgs),
+    /// Reads one entry of a snapshot, in place: nothing is restored, and nothing written to the store. Exit code 1 where there is none.
+    Get(state::get::Args),
+    /// Prints the entries of a table of a snapshot, in place. With --format json one object a line.
+    Scan(state::scan::Args),
+    /// Writes the state of a snapshot as a plain RocksDB directory, which RocksDB's tools and bindings open.
+    Export(state::export::Args),
     /// Measures.
     #[command(subcommand)]
     Bench(bench::Command),
@@ -113,6 +121,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Command::Restore(args) => restore::run(&args, cli.format),
         Command::Gc(args) => upkeep::gc(&args, cli.format),
         Command::Fsck(args) => upkeep::fsck(&args, cli.format),
+        Command::Get(args) => state::get::run(&args, cli.format),
+        Command::Scan(args) => state::scan::run(&args, cli.format),
+        Command::Export(args) => state::export::run(&args, cli.format),
         Command::Bench(command) => bench::run(&command, cli.format),
         Command::Demo(args) => demo::run(&args, cli.format),
     }
@@ -211,6 +222,9 @@ mod tests {
             "lazurite gc --remote s3://b/p",
             "lazurite gc --remote s3://b/p --job j --delete --min-age 36h",
             "lazurite fsck --remote s3://b/p --quick --format json",
+            "lazurite get --remote s3://b/p --table counts --key lazy --snapshot 7 --format json",
+            "lazurite scan --remote s3://b/p --job j --table m --key hex:00ff --limit 5 --range 0-63",
+            "lazurite export --remote s3://b/p --operator o --range 5-5 --out dir --rewrite",
             "lazurite bench cold-start --files 2000 --state-mib 1024 --latency-ms 10 --bandwidth-mbps 1000 --policy on-demand",
             "lazurite --format json demo --dir d text",
             "lazurite bench cold-start --metrics-addr [::1]:9187",

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
+    state::parse_range,
 };
 
 /// Requests of which the quickest tells the latency.
@@ -39,7 +40,7 @@ pub struct Args {
     #[arg(long, default_value = "state")]
     operator: String,
     /// The key groups that would come back, first and last. Default: all that the snapshot holds.
-    #[arg(long, value_name = "A-B", value_parser = range)]
+    #[arg(long, value_name = "A-B", value_parser = parse_range)]
     range: Option<KeyGroupRange>,
     /// What a request waits, in milliseconds. Default: measured.
     #[arg(long, value_name = "L", value_parser = clap::value_parser!(u64).range(0..=60_000))]
@@ -59,17 +60,6 @@ struct Report {
     estimated_first_read_ms: f64,
     estimated_all_local_ms: f64,
     estimated_no_claim_copies_ms: f64,
-}
-
-/// `0-63`, or `5` for one key group.
-pub fn range(text: &str) -> std::result::Result<KeyGroupRange, String> {
-    let (start, end) = text.split_once('-').unwrap_or((text, text));
-    let number = |text: &str| {
-        text.trim()
-            .parse::<u16>()
-            .map_err(|e| format!("{text:?}: {e}"))
-    };
-    KeyGroupRange::new(number(start)?, number(end)?).map_err(|e| e.to_string())
 }
 
 /// Plans, and prints.
@@ -166,19 +156,5 @@ impl Report {
             self.bandwidth_mbps,
             table.text(),
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_are_read_and_nonsense_is_not() {
-        assert_eq!(range("0-63").unwrap(), KeyGroupRange::new(0, 63).unwrap());
-        assert_eq!(range("5").unwrap(), KeyGroupRange::new(5, 5).unwrap());
-        for wrong in ["", "-", "6-5", "a-b", "0-70000", "1-2-3"] {
-            assert!(range(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -67,15 +67,15 @@ pub enum Error {
         declared: String,
     },
 
-    /// A key belongs to a key group that this backend does not own.
+    /// A key belongs to a key group that this backend does not own, or this reader was not opened for.
     #[error(
-        "key group {key_group} is not in this backend's range {range}; send the key to the backend that owns its key \
-         group"
+        "key group {key_group} is not among the key groups {range} that are open here; send the key to the backend that owns its key \
+         group, or open a reader for it"
     )]
     KeyGroupOutOfRange {
         /// The key's group.
         key_group: u16,
-        /// What this backend owns.
+        /// What this backend owns, or this reader holds.
         range: KeyGroupRange,
     },
 

@@ -29,6 +29,7 @@ pub mod metrics;
 mod open;
 mod options;
 mod parallel;
+mod reader;
 mod restore;
 mod rocks;
 pub mod snapshot;
@@ -44,6 +45,10 @@ pub use error::{Error, Result};
 pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};
 pub use options::{Compression, RocksDbOptions};
+pub use reader::{
+    ExportOptions, ExportReport, ExportWay, ExportedTable, RawEntries, RawEntry, RawKey,
+    ReaderOptions, SnapshotReader, SnapshotTable, export,
+};
 pub use restore::{RestoreEstimate, RestorePlan, RestoreReport};
 pub use rocks::ClipProgress;
 pub use snapshot::{

@@ -308,6 +308,13 @@ impl Chain {
         let again = self.snapshots.gc(&everything).expect("gc");
         for job in &again.jobs {
             assert!(job.objects.orphans.is_empty(), "{:?}", job.objects.orphans);
+            let left = (job.objects.undecided, job.objects.young);
+            assert_eq!(
+                (left.0.objects, left.1.objects),
+                (0, 0),
+                "{}",
+                job.objects.job
+            );
         }
         let report = self
             .snapshots

@@ -11,6 +11,7 @@ mod process;
 mod readme;
 mod rescale;
 mod scan;
+mod state;
 mod stores;
 mod story;
 mod support;

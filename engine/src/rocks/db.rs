@@ -174,6 +174,17 @@ impl Db {
         Column::find(self, name).ok_or(Error::Closed)
     }
 
+    /// Drops the column family `name`, its files with it once nobody uses them: drop every [`Column`] of it before.
+    pub(crate) fn drop_column(&self, name: &str) -> Result<()> {
+        self.check_open()?;
+        let mut columns = self.lock_columns();
+        self.db
+            .drop_cf(name)
+            .map_err(|e| error::map("drop", name, e))?;
+        columns.remove(name);
+        Ok(())
+    }
+
     /// Writes a batch, all of it or nothing. Without a WAL it is in memory on return, with one it survives a crash of the
     /// process.
     pub(crate) fn write(&self, batch: Batch) -> Result<()> {

@@ -25,6 +25,7 @@ mod figures;
 mod live_files;
 pub(crate) mod manifest;
 mod options;
+pub(crate) mod plain;
 mod pool;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -19,7 +19,7 @@ use crate::{
 
 /// The parts of a stored key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredKey<'a> {
+pub(crate) struct StoredKey<'a> {
     /// Undecoded: a narrow number among these would cost an iteration more than all of the parsing, in copies that wait for it.
     key_group: &'a [u8; 2],
     pub key: &'a [u8],
@@ -28,7 +28,7 @@ pub(super) struct StoredKey<'a> {
 }
 
 impl StoredKey<'_> {
-    pub(super) fn key_group(&self) -> u16 {
+    pub(crate) fn key_group(&self) -> u16 {
         u16::from_be_bytes(*self.key_group)
     }
 }
@@ -37,7 +37,7 @@ impl StoredKey<'_> {
 const SHORT_HEAD: usize = 3;
 
 /// Appends (key group, key, namespace) to `out` and gives the key group. `encode` appends the key's bytes.
-pub(super) fn append_prefix(
+pub(crate) fn append_prefix(
     out: &mut Vec<u8>,
     key_groups: u16,
     namespace: &[u8],
@@ -68,7 +68,7 @@ pub(super) fn append_prefix(
 
 /// The parts of a stored key; `None` where it is none.
 #[inline]
-pub(super) fn parse(bytes: &[u8]) -> Option<StoredKey<'_>> {
+pub(crate) fn parse(bytes: &[u8]) -> Option<StoredKey<'_>> {
     let (key_group, rest) = bytes.split_first_chunk::<2>()?;
     let (key, rest) = split_counted(rest)?;
     let (namespace, user_key) = split_counted(rest)?;
@@ -81,7 +81,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<StoredKey<'_>> {
 }
 
 /// The first key of a range of key groups, and the first one after it.
-pub(super) fn group_bounds(range: KeyGroupRange) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn group_bounds(range: KeyGroupRange) -> (Vec<u8>, Vec<u8>) {
     // The highest key group is 32767, so the one after it is a u16 too.
     (
         range.start().to_be_bytes().to_vec(),
@@ -90,7 +90,7 @@ pub(super) fn group_bounds(range: KeyGroupRange) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// The first key after all that start with `prefix`, which starts with a key group.
-pub(super) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+pub(crate) fn prefix_end(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     // A key group's first byte is at most 0x7f, so this stops there at the latest.
     while end.last() == Some(&0xff) {
@@ -144,7 +144,7 @@ thread_local! {
 }
 
 /// Runs `f` with an empty buffer that this thread has used before, so that an operation allocates nothing. May be nested.
-pub(super) fn with_buffer<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+pub(crate) fn with_buffer<R>(f: impl FnOnce(&mut Vec<u8>) -> R) -> R {
     // Without thread-local storage (the thread is ending) a new buffer serves as well.
     let mut buffer = BUFFERS
         .try_with(|b| b.borrow_mut().pop())

@@ -16,7 +16,7 @@ mod batch;
 mod columns;
 mod descriptor;
 mod iter;
-mod key;
+pub(crate) mod key;
 mod map;
 mod schema;
 #[cfg(test)]

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 pub(super) const GROUPS: u16 = 32;
 
 pub(super) static COUNTS: ValueStateDescriptor<u32, String> = ValueStateDescriptor::new("counts");
-static CLICKS: MapStateDescriptor<u32, u32, String> = MapStateDescriptor::new("clicks");
+pub(super) static CLICKS: MapStateDescriptor<u32, u32, String> = MapStateDescriptor::new("clicks");
 
 pub(super) type Model = BTreeMap<u32, String>;
 
@@ -136,18 +136,18 @@ pub(super) fn written(store: &CountingStore) -> Model {
 }
 
 /// The subtasks of a job that runs, each with a directory of its own, and who completes its snapshots.
-struct Running {
+pub(super) struct Running {
     coordinator: Coordinator,
-    backends: Vec<(StateBackend, TempDir)>,
+    pub(super) backends: Vec<(StateBackend, TempDir)>,
 }
 
 impl Running {
     /// A job that goes on from its newest snapshot, on new machines.
-    fn start(store: &CountingStore, parallelism: u16, policy: LoadPolicy) -> Running {
+    pub(super) fn start(store: &CountingStore, parallelism: u16, policy: LoadPolicy) -> Running {
         Self::start_with(store, parallelism, policy, true)
     }
 
-    fn start_with(
+    pub(super) fn start_with(
         store: &CountingStore,
         parallelism: u16,
         policy: LoadPolicy,
@@ -176,7 +176,7 @@ impl Running {
         }
     }
 
-    fn each(&self, mut with: impl FnMut(&StateBackend)) {
+    pub(super) fn each(&self, mut with: impl FnMut(&StateBackend)) {
         self.backends.iter().for_each(|(backend, _)| with(backend));
     }
 
@@ -205,7 +205,7 @@ impl Running {
         Ok(())
     }
 
-    fn snapshot(&self) -> CompletedSnapshot {
+    pub(super) fn snapshot(&self) -> CompletedSnapshot {
         let id = self.begin();
         let mut done = None;
         for (backend, _) in &self.backends {
