@@ -70,7 +70,8 @@ pub fn run(store: Arc<dyn RemoteStore>, seed: u64, lives: u32) -> Outcome {
     plan.set_filter(|op: Op| op.is_remote(), "");
     let mut chain = Chain {
         snapshots: SnapshotStore::new(store.clone(), RUNTIME.clone()),
-        broken: Arc::new(FaultStore::new(store, plan.clone())),
+        broken: Arc::new(FaultStore::new(store.clone(), plan.clone())),
+        store,
         plan,
         random: StdRng::seed_from_u64(seed),
         job: "job-0".into(),
@@ -78,6 +79,7 @@ pub fn run(store: Arc<dyn RemoteStore>, seed: u64, lives: u32) -> Outcome {
         initial: None,
         models: BTreeMap::from([(0, Model::new())]),
         acknowledged: 0,
+        owned: BTreeMap::new(),
         savepoint: None,
         savepoints: 0,
         dirs: Vec::new(),
@@ -97,6 +99,7 @@ pub fn run(store: Arc<dyn RemoteStore>, seed: u64, lives: u32) -> Outcome {
 
 struct Chain {
     /// Never broken.
+    store: Arc<dyn RemoteStore>,
     snapshots: SnapshotStore,
     broken: Arc<FaultStore>,
     plan: Arc<FaultPlan>,
@@ -108,6 +111,8 @@ struct Chain {
     models: BTreeMap<u64, Model>,
     /// The newest that was told to be complete.
     acknowledged: u64,
+    /// The job that each has claimed.
+    owned: BTreeMap<String, String>,
     /// The last savepoint, and what it holds.
     savepoint: Option<(String, Model)>,
     savepoints: u32,
@@ -273,9 +278,13 @@ impl Chain {
             ClaimMode::Claim => self.outcome.claimed += 1,
             ClaimMode::NoClaim => self.outcome.copied += 1,
         }
-        self.initial = Some((path.expect("a path"), mode));
+        let path = path.expect("a path");
         self.jobs += 1;
         self.job = format!("job-{}", self.jobs);
+        if let (ClaimMode::Claim, Some((of, _))) = (mode, path.to_string().split_once("/chk-")) {
+            self.owned.insert(self.job.clone(), of.to_owned());
+        }
+        self.initial = Some((path, mode));
         self.models = BTreeMap::from([(0, model)]);
         self.acknowledged = 0;
         self.dirs.clear();
@@ -351,7 +360,7 @@ impl Chain {
 
     /// The objects below `prefix`.
     fn keys(&self, prefix: &str) -> Vec<String> {
-        let store = self.store();
+        let store = self.store.clone();
         let prefix = prefix.to_owned();
         let list = async move {
             let (mut keys, mut prefixes) = (Vec::new(), vec![prefix]);
@@ -376,19 +385,16 @@ impl Chain {
         RUNTIME.wait(list).expect("a list")
     }
 
+    /// Deletes a job with all that is its own, as its user would.
     fn delete(&self, job: &str) {
-        for key in self.keys(job) {
-            let (store, key) = (self.store(), Key::new(key).expect("a key"));
-            let delete = async move { store.delete(&key).await };
-            // A process that is dying deletes nothing.
-            if RUNTIME.wait(delete).is_err() {
-                return;
-            }
+        if let Some(claimed) = self.owned.get(job) {
+            self.delete(claimed);
         }
-    }
-
-    fn store(&self) -> Arc<dyn RemoteStore> {
-        self.broken.clone()
+        for key in self.keys(job) {
+            let (store, key) = (self.store.clone(), Key::new(key).expect("a key"));
+            let delete = async move { store.delete(&key).await };
+            RUNTIME.wait(delete).expect("a deletion");
+        }
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) struct Survey {
     pub(super) unreadable: Vec<Unreadable>,
     referenced: HashSet<(usize, usize)>,
     numbers: HashMap<String, Numbers>,
-    /// Jobs that were claimed by one of which no snapshot was seen: it may have some elsewhere.
+    /// Jobs that were claimed, and no snapshot was seen of the claimer, nor of who claimed that one: it may have some elsewhere.
     held: HashSet<String>,
 }
 
@@ -290,9 +290,20 @@ impl Claims {
     }
 
     fn held(&self, numbers: &HashMap<String, Numbers>) -> HashSet<String> {
-        let has_none = |by: &str| numbers.get(by).is_none_or(|of| of.newest == 0);
-        let held = self.by.iter().filter(|(_, by)| has_none(by));
-        held.map(|(job, _)| job.clone()).collect()
+        let has_some = |by: &str| numbers.get(by).is_some_and(|of| of.newest > 0);
+        // The claimer's own may have gone to another one since.
+        let last = |job: &str| {
+            let mut by = self.by.get(job);
+            for _ in 0..MAX_CLAIMS {
+                match by {
+                    Some(claimer) if !has_some(claimer) => by = self.by.get(claimer),
+                    _ => break,
+                }
+            }
+            by.is_some_and(|by| has_some(by))
+        };
+        let jobs = self.by.keys();
+        jobs.filter(|job| !last(job)).cloned().collect()
     }
 }
 

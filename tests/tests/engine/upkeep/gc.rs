@@ -14,7 +14,9 @@ fn what_failed_snapshots_left_goes_and_nothing_else() {
     stored.fail_a_snapshot("b");
     let token = "0123456789abcdef".repeat(2);
     stored.put(&format!("b/_gc-{token}"), b"");
-    stored.put("a/_claimed", b"{}");
+    let claim = br#"{"job":"b","snapshot":"a/chk-3","created_unix_ms":0}"#;
+    let claim = lazurite_tiering::framed::encode("lazurite-claim", 1, claim);
+    stored.put("a/_claimed", &claim);
     stored.age_all();
     let before = stored.keys();
     let mut left = minus(&before, &whole);
