@@ -82,6 +82,7 @@ pub struct StateBackendBuilder {
     pub(crate) durability: Durability,
     pub(crate) restore: Restore,
     pub(crate) initial_state: Option<(SnapshotPath, ClaimMode)>,
+    pub(crate) copy_ahead: bool,
     pub(crate) rocksdb: RocksDbOptions,
     pub(crate) retained_snapshots: usize,
     pub(crate) snapshot_timeout: Duration,
@@ -115,6 +116,7 @@ impl StateBackendBuilder {
             durability: Durability::default(),
             restore: Restore::default(),
             initial_state: None,
+            copy_ahead: true,
             rocksdb: RocksDbOptions::default(),
             retained_snapshots: 1,
             snapshot_timeout: Duration::from_secs(600),
@@ -199,6 +201,13 @@ impl StateBackendBuilder {
     /// With [`ClaimMode::Claim`], [`open`](Self::open) claims it; from then on its job can be opened no more.
     pub fn initial_state(mut self, path: SnapshotPath, mode: ClaimMode) -> Self {
         self.initial_state = Some((path, mode));
+        self
+    }
+
+    /// Whether the copies that the first snapshot after [`ClaimMode::NoClaim`] needs begin behind the reads, a second after the open, where the store makes them by
+    /// itself: that snapshot finds them made then. Without, it makes them all, and as long as it is not taken, nothing is written to the store. Default `true`.
+    pub fn copy_ahead(mut self, on: bool) -> Self {
+        self.copy_ahead = on;
         self
     }
 

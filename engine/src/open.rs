@@ -54,6 +54,8 @@ pub(crate) struct Prepared {
     pub(crate) report: Option<RestoreReport>,
     /// The directory's own database goes on.
     pub(crate) kept: bool,
+    /// The job begins with a snapshot that it leaves alone, and needs copies of it.
+    pub(crate) copies: bool,
 }
 
 /// Makes the local directory what `options` ask for. No table file is read.
@@ -168,6 +170,7 @@ pub(crate) fn prepare(
         tables,
         report,
         kept: keep,
+        copies: matches!(begins_with, Some((_, ClaimMode::NoClaim))),
     })
 }
 

@@ -203,7 +203,8 @@ impl Chain {
                 ..RocksDbOptions::default()
             });
         if let Some((path, mode)) = &self.initial {
-            backend = backend.initial_state(path.clone(), *mode);
+            let ahead = self.jobs % 2 == 0;
+            backend = backend.initial_state(path.clone(), *mode).copy_ahead(ahead);
         }
         if latest > 0 {
             backend = backend.restore(Restore::Snapshot(latest));

@@ -14,7 +14,7 @@ use lazurite::{
 };
 use lazurite_env::{
     IoRuntime,
-    remote::{CountingStore, RemoteStore},
+    remote::{CopyKind, CountingStore, RemoteStore, RequestCounts, RequestKind},
 };
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ use super::{
     shape::{self, Shape},
 };
 use crate::{
-    error::Result,
+    error::{Error, Result},
     link,
     output::{self, Format, Table, human_bytes, human_ms, ms},
     probe,
@@ -31,8 +31,14 @@ use crate::{
 
 const WRITER: &str = "bench-ownership-writer";
 const COPIER: &str = "bench-ownership-copier";
+const HASTY: &str = "bench-ownership-hasty";
 const CLAIMER: &str = "bench-ownership-claimer";
 const SAVEPOINT: &str = "bench-ownership-savepoint";
+
+/// How often it is looked how many copies there are.
+const LOOK: Duration = Duration::from_millis(50);
+/// Copies ahead have begun by then.
+const NO_COPIES: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -66,13 +72,19 @@ struct Report {
     /// What the link takes for the state's bytes alone.
     link_ms: f64,
     upload: Snapshot,
-    /// The first snapshot of a job that begins with the state, by what becomes of the original.
+    /// The first snapshot of a job that begins with the state and leaves the original alone, taken at once: it makes all copies.
+    no_claim_at_once: Snapshot,
+    /// The same, once the copies are made behind the reads; and when they were, from the open on.
     no_claim: Snapshot,
+    copied_ahead_ms: f64,
+    /// The first snapshot of a job that takes the original over.
     claim: Snapshot,
     savepoint: Snapshot,
-    /// The upload's time over that of the copy; and the link's.
+    /// The upload's time over that of the first snapshot; and the link's.
     upload_over_no_claim: f64,
+    upload_over_no_claim_at_once: f64,
     link_over_no_claim: f64,
+    link_over_no_claim_at_once: f64,
 }
 
 /// What a snapshot came to.
@@ -136,20 +148,19 @@ impl Bench {
         )?;
         let state_bytes = built.uploaded_data_bytes;
         let sent = self.store.snapshot().since(&before);
-        let snapshot =
-            |report: &SnapshotReport, took: Duration, sent: lazurite_env::remote::RequestCounts| {
-                let bytes = sent.bytes_in + sent.bytes_out;
-                Snapshot {
-                    ms: ms(took),
-                    requests: sent.total(),
-                    bytes,
-                    share: round(bytes as f64 / state_bytes as f64, 1e5),
-                    uploaded_files: report.uploaded_files,
-                    reused_files: report.reused_files,
-                    copied_files: report.copied_files,
-                    streamed_files: report.streamed_files,
-                }
-            };
+        let snapshot = |report: &SnapshotReport, took: Duration, sent: RequestCounts| {
+            let bytes = sent.bytes_in + sent.bytes_out;
+            Snapshot {
+                ms: ms(took),
+                requests: sent.total(),
+                bytes,
+                share: round(bytes as f64 / state_bytes as f64, 1e5),
+                uploaded_files: report.uploaded_files,
+                reused_files: report.reused_files,
+                copied_files: report.copied_files,
+                streamed_files: report.streamed_files,
+            }
+        };
         let timed = |backend: &StateBackend, options| -> Result<Snapshot> {
             let (before, begun) = (self.store.snapshot(), Instant::now());
             let report = backend.snapshot(options)?.wait()?;
@@ -162,12 +173,20 @@ impl Bench {
         };
         let upload = snapshot(&built, built.async_, sent);
 
-        let copier = self.begin(COPIER, WRITER, ClaimMode::NoClaim)?;
+        let hasty = self.begin(HASTY, WRITER, ClaimMode::NoClaim, false)?;
+        let no_claim_at_once = timed(&hasty, SnapshotOptions::new())?;
+        self.close(hasty)?;
+        let (begun, before) = (Instant::now(), self.store.snapshot());
+        let copier = self.begin(COPIER, WRITER, ClaimMode::NoClaim, true)?;
+        if self.store.capabilities().copy != CopyKind::Streamed {
+            self.await_copies(&before)?;
+        }
+        let copied_ahead_ms = ms(begun.elapsed());
         let no_claim = timed(&copier, SnapshotOptions::new())?;
         self.close(copier)?;
         // Nothing depends on the original any more.
         scene::remove(&self.store(), &self.runtime, WRITER)?;
-        let claimer = self.begin(CLAIMER, COPIER, ClaimMode::Claim)?;
+        let claimer = self.begin(CLAIMER, COPIER, ClaimMode::Claim, false)?;
         let claim = timed(&claimer, SnapshotOptions::new())?;
         let savepoint = timed(&claimer, SnapshotOptions::new().savepoint(SAVEPOINT))?;
         self.close(claimer)?;
@@ -180,9 +199,13 @@ impl Bench {
             link_mbps,
             link_ms: round(link_ms, 1e1),
             upload_over_no_claim: round(upload.ms / no_claim.ms, 1e1),
+            upload_over_no_claim_at_once: round(upload.ms / no_claim_at_once.ms, 1e1),
             link_over_no_claim: round(link_ms / no_claim.ms, 1e1),
+            link_over_no_claim_at_once: round(link_ms / no_claim_at_once.ms, 1e1),
             upload,
+            no_claim_at_once,
             no_claim,
+            copied_ahead_ms,
             claim,
             savepoint,
         })
@@ -196,8 +219,23 @@ impl Bench {
         self.work_dir.join("local")
     }
 
+    /// Waits until no copy has been made for as long as several take.
+    fn await_copies(&self, before: &RequestCounts) -> Result<()> {
+        let copies = || self.store.snapshot().since(before).of(RequestKind::Copy);
+        let (begun, mut seen, mut quiet) = (Instant::now(), 0, 0);
+        while seen == 0 || quiet < 10 {
+            if seen == 0 && begun.elapsed() > NO_COPIES {
+                return Err(Error::Wrong("no copies are made ahead".into()));
+            }
+            std::thread::sleep(LOOK);
+            quiet = if copies() == seen { quiet + 1 } else { 0 };
+            seen = copies();
+        }
+        Ok(())
+    }
+
     /// A job on an empty disk that begins with another's newest snapshot, and reads one value of it.
-    fn begin(&self, job: &str, from: &str, mode: ClaimMode) -> Result<StateBackend> {
+    fn begin(&self, job: &str, from: &str, mode: ClaimMode, ahead: bool) -> Result<StateBackend> {
         let backend = StateBackend::builder(self.dir())
             .remote_store(self.store())
             .io_runtime(self.runtime.clone())
@@ -205,6 +243,7 @@ impl Bench {
             .load_policy(LoadPolicy::OnDemand)
             .rocksdb(self.shape.rocksdb())
             .initial_state(SnapshotPath::latest(from)?, mode)
+            .copy_ahead(ahead)
             .open()?;
         reads::read_one(
             &shape::table(&backend)?,
@@ -226,7 +265,7 @@ impl Bench {
     }
 
     fn remove(&self) -> Result<()> {
-        for dir in [WRITER, COPIER, CLAIMER, SAVEPOINT] {
+        for dir in [WRITER, HASTY, COPIER, CLAIMER, SAVEPOINT] {
             scene::remove(&self.store(), &self.runtime, dir)?;
         }
         probe::remove_dir(&self.work_dir)
@@ -252,7 +291,8 @@ impl Report {
         ]);
         for (name, s) in [
             ("upload", &self.upload),
-            ("first after NO_CLAIM", &self.no_claim),
+            ("first after NO_CLAIM, at once", &self.no_claim_at_once),
+            ("first after NO_CLAIM, later", &self.no_claim),
             ("first after CLAIM", &self.claim),
             ("savepoint", &self.savepoint),
         ] {
@@ -269,14 +309,19 @@ impl Report {
             ]);
         }
         format!(
-            "{} in {} files in {}\n\n{}\n\nfirst after NO_CLAIM: {} times as fast as the upload, {} times as fast as {} Mbit/s alone",
+            "{} in {} files in {}\n\n{}\n\nfirst after NO_CLAIM, against {} Mbit/s alone ({}) and the upload: {} and {} times as fast at once, {} and {} times later; \
+             copies were made {} after the open",
             human_bytes(self.state_bytes),
             self.files,
             self.uri,
             table.text(),
-            self.upload_over_no_claim,
-            self.link_over_no_claim,
             self.link_mbps,
+            human_ms(self.link_ms),
+            self.link_over_no_claim_at_once,
+            self.upload_over_no_claim_at_once,
+            self.link_over_no_claim,
+            self.upload_over_no_claim,
+            human_ms(self.copied_ahead_ms),
         )
     }
 }

@@ -23,17 +23,22 @@ fn a_first_snapshot_sends_names_and_no_files() {
     assert!(files >= 8, "{report}");
     let of = |snapshot: &str, what: &str| report[snapshot][what].as_u64().unwrap();
     assert_eq!(of("upload", "uploaded_files"), files);
-    for snapshot in ["no_claim", "savepoint"] {
+    for snapshot in ["no_claim_at_once", "no_claim", "savepoint"] {
         assert_eq!(of(snapshot, "copied_files"), files, "{report}");
     }
     assert_eq!(of("claim", "reused_files"), files, "{report}");
-    for snapshot in ["no_claim", "claim", "savepoint"] {
+    for snapshot in ["no_claim_at_once", "no_claim", "claim", "savepoint"] {
         assert_eq!(of(snapshot, "uploaded_files"), 0, "{report}");
         assert!(
             report[snapshot]["share"].as_f64().unwrap() < 0.01,
             "{report}"
         );
     }
+    let requests = |snapshot| of(snapshot, "requests");
+    assert!(
+        requests("no_claim") + files <= requests("no_claim_at_once"),
+        "{report}"
+    );
     let mut dirs = vec![store];
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten() {

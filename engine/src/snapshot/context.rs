@@ -18,8 +18,8 @@ use super::{
 };
 use crate::key_groups::KeyGroupRange;
 
-/// The parts that a snapshot needs. The two locks are only taken by the one snapshot under way: by its start, then by its
-/// thread. So it does no harm that some are held across I/O.
+/// The parts that a snapshot needs. The locks of registry and heat are only taken by the one snapshot under way, by its start and then by its
+/// thread, and shortly by copies made ahead. So it does no harm that some are held across I/O.
 #[derive(Debug)]
 pub(crate) struct Context {
     pub(crate) store: Arc<dyn RemoteStore>,
@@ -41,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) part_of: Option<u64>,
     registry: Mutex<Registry>,
     heat: Mutex<Heat>,
+    /// Held while copies are made for the job, so that nobody makes one twice.
+    copying: Mutex<()>,
 }
 
 /// What is known of the store when a backend opens.
@@ -113,6 +115,7 @@ impl Context {
             part_of: known.part_of,
             registry: Mutex::new(known.registry),
             heat: Mutex::new(known.heat),
+            copying: Mutex::new(()),
         }
     }
 
@@ -124,6 +127,11 @@ impl Context {
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         // Each change of the registry is one call that cannot panic half-way.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Taken before the registry, and held across requests.
+    pub(super) fn copying(&self) -> MutexGuard<'_, ()> {
+        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn heat(&self) -> MutexGuard<'_, Heat> {

@@ -16,12 +16,12 @@ use lazurite_tiering::Checksum;
 
 use super::{
     capture::CapturedFile, context::Context, metadata::SubtaskState, pending::Deadline,
-    place::Bounds, registry::Registry,
+    registry::Registry,
 };
 use crate::{Error, Result};
 
 /// Copies under way at once where the store makes them: each is some requests and no bytes.
-const PARALLEL_COPIES: usize = 64;
+pub(super) const PARALLEL_COPIES: usize = 64;
 
 /// An object to be copied.
 #[derive(Debug, Clone)]
@@ -46,15 +46,15 @@ pub(crate) struct CopiedSum {
 }
 
 impl CopiedSum {
-    fn add(&mut self, copy: &Copy, copied: &Copied) {
-        let file = u64::from(copy.from.name().ends_with(".sst"));
+    fn add(&mut self, key: &Key, len: u64, copied: &Copied) {
+        let file = u64::from(key.name().ends_with(".sst"));
         self.streamed_bytes += copied.streamed_bytes;
         if copied.kind == CopyKind::Streamed {
             self.streamed_files += file;
-            self.streamed_file_bytes += file * copy.len;
+            self.streamed_file_bytes += file * len;
         } else {
             self.files += file;
-            self.bytes += file * copy.len;
+            self.bytes += file * len;
         }
     }
 }
@@ -64,26 +64,44 @@ pub(crate) fn better_uploaded(context: &Context, name: &str) -> bool {
     context.store.capabilities().copy == CopyKind::Streamed && context.union.is_local(name)
 }
 
-/// Copies what the captured files have in the store outside of the job's own directories into the job's, and notes it in the registry.
+/// Copies what the captured files have in the store outside of the job's own directories into the job's, and notes it in the registry. Waits for
+/// copies that are made [ahead](super::copy_ahead). Gives what was copied of the files since the last complete snapshot, by whom ever.
 pub(crate) fn adopt(
     context: &Context,
     files: &[CapturedFile],
     deadline: &Deadline,
 ) -> Result<CopiedSum> {
-    let copies = foreign(context, &context.registry(), files)?;
+    let _turn = context.copying();
+    let names = files.iter().filter(|file| file.staged.is_none());
+    let names: Vec<&str> = names.map(|file| file.name.as_str()).collect();
+    let copies = foreign(context, &names)?;
     let (done, result) = copy_all(context, &copies, deadline)?;
-    let mut sum = CopiedSum::default();
+    note(context, done);
+    result.map(|()| copied(&context.registry(), &names))
+}
+
+/// Makes so many copies, at most, of what any file has outside of the job's own directories. False once there are none to be made.
+pub(super) fn adopt_some(context: &Context, count: usize, deadline: &Deadline) -> Result<bool> {
+    let _turn = context.copying();
+    let names = context.registry().names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut copies = foreign(context, &names)?;
+    copies.truncate(count);
+    let (done, result) = copy_all(context, &copies, deadline)?;
+    note(context, done);
+    result.map(|()| !copies.is_empty())
+}
+
+fn note(context: &Context, done: Vec<(Copy, Copied)>) {
     let mut registry = context.registry();
-    for (copy, copied) in &done {
-        sum.add(copy, copied);
-        registry.adopt(&copy.from, &copy.to);
+    for (copy, copied) in done {
+        registry.adopt(&copy.from, &copy.to, copied);
     }
-    result.map(|()| sum)
 }
 
 /// Each foreign object that the files need, once.
-fn foreign(context: &Context, registry: &Registry, files: &[CapturedFile]) -> Result<Vec<Copy>> {
-    let bounds: &Bounds = &context.committer.bounds;
+fn foreign(context: &Context, names: &[&str]) -> Result<Vec<Copy>> {
+    let (registry, bounds) = (context.registry(), &context.committer.bounds);
     let mut copies = BTreeMap::new();
     let mut add = |from: &Key, len: u64, checksum: Checksum| -> Result<()> {
         if !bounds.hold(from) {
@@ -101,10 +119,7 @@ fn foreign(context: &Context, registry: &Registry, files: &[CapturedFile]) -> Re
         }
         Ok(())
     };
-    for file in files.iter().filter(|file| file.staged.is_none()) {
-        let Some(stored) = registry.get(&file.name) else {
-            continue;
-        };
+    for stored in names.iter().filter_map(|name| registry.get(name)) {
         add(&stored.key, stored.len, stored.checksum)?;
         if let Some((key, _)) = &stored.stored_tail
             && let Some(tails) = registry.tails_object(key)
@@ -113,6 +128,26 @@ fn foreign(context: &Context, registry: &Registry, files: &[CapturedFile]) -> Re
         }
     }
     Ok(copies.into_values().collect())
+}
+
+/// What of these files is a copy that no complete snapshot names yet.
+fn copied(registry: &Registry, names: &[&str]) -> CopiedSum {
+    let mut objects = BTreeMap::new();
+    for stored in names.iter().filter_map(|name| registry.get(name)) {
+        if let Some((_, copied)) = stored.fresh.as_ref().and_then(|of| of.copied.as_ref()) {
+            objects.insert(&stored.key, (stored.len, *copied));
+        }
+        if let Some((key, _)) = &stored.stored_tail
+            && let Some(copied) = registry.tails_copied(key)
+        {
+            objects.insert(key, (copied.streamed_bytes, copied));
+        }
+    }
+    let mut sum = CopiedSum::default();
+    for (key, (len, copied)) in objects {
+        sum.add(key, len, &copied);
+    }
+    sum
 }
 
 /// Copies the objects of `state` into `dir`, where it names them from then on. Its manifest lies there already.
@@ -142,7 +177,8 @@ pub(crate) fn relocate(
     let (done, result) = copy_all(context, &copies, deadline)?;
     result?;
     let mut sum = CopiedSum::default();
-    done.iter().for_each(|(copy, copied)| sum.add(copy, copied));
+    done.iter()
+        .for_each(|(copy, copied)| sum.add(&copy.from, copy.len, copied));
     state.each_key(|key| -> Result<()> {
         *key = dir.join(Key::new(key.as_str())?.name())?.to_string();
         Ok(())

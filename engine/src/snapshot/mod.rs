@@ -11,6 +11,7 @@ pub(crate) mod commit;
 pub(crate) mod committer;
 pub(crate) mod context;
 pub(crate) mod copies;
+pub(crate) mod copy_ahead;
 mod figures;
 pub(crate) mod heat;
 mod hot;

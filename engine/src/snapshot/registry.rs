@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lazurite_env::remote::Key;
+use lazurite_env::remote::{Copied, Key};
 use lazurite_tiering::Checksum;
 
 use super::{
@@ -44,8 +44,8 @@ pub(crate) struct Uploaded {
 #[derive(Debug, Clone)]
 pub(crate) struct Fresh {
     pub(crate) since: Instant,
-    /// What it is a copy of.
-    pub(crate) copied_from: Option<Key>,
+    /// What it is a copy of, and how that was made.
+    pub(crate) copied: Option<(Key, Copied)>,
 }
 
 impl Fresh {
@@ -53,7 +53,7 @@ impl Fresh {
     pub(crate) fn upload() -> Self {
         Fresh {
             since: Instant::now(),
-            copied_from: None,
+            copied: None,
         }
     }
 
@@ -144,16 +144,19 @@ impl Registry {
         self.drop_unused_tails();
     }
 
-    /// Notes that the object `from`, a table file or tails, was copied to `to`, which is named from now on.
-    pub(crate) fn adopt(&mut self, from: &Key, to: &Key) {
+    /// Notes that the object `from`, a table file or tails, was copied to `to`, which is named from now on. Where nobody needs it any more, the copy goes
+    /// as soon as may be.
+    pub(crate) fn adopt(&mut self, from: &Key, to: &Key, copied: Copied) {
         let fresh = Fresh {
             since: Instant::now(),
-            copied_from: Some(from.clone()),
+            copied: Some((from.clone(), copied)),
         };
+        let mut is_needed = false;
         for file in self.files.values_mut() {
             if file.key == *from {
                 file.key = to.clone();
                 file.fresh = Some(fresh.clone());
+                is_needed = true;
             }
             if let Some((key, _)) = &mut file.stored_tail
                 && key == from
@@ -165,7 +168,22 @@ impl Registry {
             tails.object.key = to.to_string();
             tails.fresh = Some(fresh);
             self.tails.insert(to.clone(), tails);
+            is_needed = true;
         }
+        if !is_needed {
+            self.dropped.insert(to.clone());
+        }
+    }
+
+    /// The names of the files.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.files.keys().cloned().collect()
+    }
+
+    /// How a tails object was copied, where it was since the last complete snapshot.
+    pub(crate) fn tails_copied(&self, key: &Key) -> Option<Copied> {
+        let fresh = self.tails.get(key)?.fresh.as_ref()?;
+        fresh.copied.as_ref().map(|(_, copied)| *copied)
     }
 
     /// Notes that a complete snapshot has this state: what it names stays for as long as the snapshot does.
@@ -207,8 +225,8 @@ impl Registry {
                 return true;
             }
             dropped.insert(file.key.clone());
-            match file.fresh.take().and_then(|fresh| fresh.copied_from) {
-                Some(original) => {
+            match file.fresh.take().and_then(|fresh| fresh.copied) {
+                Some((original, _)) => {
                     file.key = original;
                     true
                 }
@@ -266,6 +284,8 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
+    use lazurite_env::remote::CopyKind;
+
     use super::*;
 
     fn key(text: &str) -> Key {
@@ -292,7 +312,12 @@ mod tests {
             "new".into(),
             uploaded("b/shared/new.sst", Some(Fresh::upload())),
         );
-        registry.adopt(&key("a/shared/old.sst"), &key("b/shared/old.sst"));
+        let copied = Copied {
+            kind: CopyKind::Linked,
+            streamed_bytes: 0,
+            xxh3: None,
+        };
+        registry.adopt(&key("a/shared/old.sst"), &key("b/shared/old.sst"), copied);
         registry.expire(REUSE_TIME);
         assert_eq!(registry.get("old").unwrap().key, key("b/shared/old.sst"));
         assert!(registry.get("new").is_some());

@@ -17,7 +17,7 @@ use lazurite_env::{
     Result as EnvResult,
     remote::{
         Capabilities, CommitPrimitive, CopyKind, CountingStore, Key, Listed, MemoryStore,
-        ObjectWriter, RemoteStore,
+        ObjectWriter, RemoteStore, RequestKind,
     },
 };
 use lazurite_tests::rig::{RUNTIME, fast_tempdir};
@@ -48,6 +48,7 @@ impl World {
     fn builder(&self, dir: &Path, job: &str) -> StateBackendBuilder {
         builder(dir, &self.store, all())
             .job(job)
+            .copy_ahead(false)
             .rocksdb(options(false))
     }
 

@@ -149,3 +149,41 @@ fn what_is_not_there_is_an_error() {
             .any(|key| key.ends_with("_claimed"))
     );
 }
+
+#[test]
+fn copies_are_made_before_the_first_snapshot_asks_for_them() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let dir = fast_tempdir();
+    let begin = || {
+        world
+            .builder(dir.path(), "new")
+            .copy_ahead(true)
+            .initial_state(path("old"), ClaimMode::NoClaim)
+            .open()
+            .unwrap()
+    };
+    let copies = || world.store.snapshot().of(RequestKind::Copy);
+    drop(begin());
+    assert_eq!(copies(), 0, "whoever ends at once has written nothing");
+    let new = begin();
+    let files = new.restored().unwrap().files;
+    let begun = std::time::Instant::now();
+    while copies() < files || world.below("new").len() as u64 <= files {
+        assert!(begun.elapsed().as_secs() < 60, "{} of {files}", copies());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let before = copies();
+    let first = snapshot(&new);
+    assert_eq!(copies(), before, "there is nothing left to copy");
+    assert_eq!((first.copied_files, first.reused_files), (files, 0));
+    let second = snapshot(&new);
+    assert_eq!((second.copied_files, second.reused_files), (0, files));
+    world.delete("old");
+    check(&new, &models[1]);
+    drop(new);
+    check(&begin(), &models[1]);
+    assert_eq!(world.gc(), 0, "no copy was made in vain");
+}
