@@ -196,9 +196,11 @@ impl StateBackendBuilder {
 
     /// What the job begins with where it has no complete snapshot of its own: one of another job, or a savepoint, in the same store; and whose that
     /// is from then on. With [`Restore::Latest`] alone, and nothing once the job has a snapshot, so a restart asks for the same. Flink's
-    /// `execution.state-recovery.path` and `claim-mode`. Every subtask of a job, and its coordinator, are given the same.
+    /// `execution.state-recovery.path` and `claim-mode`. The coordinator of several subtasks is given the same, and they what it
+    /// [found](crate::Coordinator::initial_path): one of them that took the newest by itself could take another one.
     ///
-    /// With [`ClaimMode::Claim`], [`open`](Self::open) claims it; from then on its job can be opened no more.
+    /// With [`ClaimMode::Claim`], [`open`](Self::open) claims it; from then on its job can be opened no more. Stop who writes it before: what deletions
+    /// it has begun at that moment go on, and may take away any snapshot but its newest.
     pub fn initial_state(mut self, path: SnapshotPath, mode: ClaimMode) -> Self {
         self.initial_state = Some((path, mode));
         self
@@ -343,6 +345,19 @@ impl StateBackendBuilder {
         let all = KeyGroupRange::all(self.key_groups)?;
         if let Some(range) = self.range.filter(|range| range.end() > all.end()) {
             return refuse("key_group_range", format!("{range} is not inside {all}"));
+        }
+        let is_part = self.range.is_some_and(|range| range != all);
+        if let Some((path, _)) = self
+            .initial_state
+            .as_ref()
+            .filter(|(path, _)| is_part && path.is_latest())
+        {
+            return refuse(
+                "initial_state",
+                format!(
+                    "the newest snapshot of {path} may be another one for each subtask; give all of them the one that Coordinator::initial_path tells"
+                ),
+            );
         }
         if self.retained_snapshots == 0 {
             return refuse(

@@ -21,7 +21,13 @@ use lazurite_env::{Env, EnvExt, FileLock};
 use lazurite_tiering::framed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result, key_groups::KeyGroupRange, snapshot::layout::token, table::Tables};
+use crate::{
+    Error, Result,
+    key_groups::KeyGroupRange,
+    snapshot::layout::token,
+    snapshot::{SnapshotPath, place::Place},
+    table::Tables,
+};
 
 const IDENTITY: &str = "LAZURITE";
 const LOCK: &str = "LOCK";
@@ -47,6 +53,9 @@ struct Identity {
     token: String,
     /// The job's newest complete snapshot when this directory was last restored or began empty; 0 for none.
     newest_seen: u64,
+    /// The snapshot of another job, or the savepoint, that the state in it began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    began_with: Option<String>,
     /// What the state in it was written with; `None` before there is any.
     key_groups: Option<(u16, KeyGroupRange)>,
 }
@@ -93,6 +102,7 @@ impl Directory {
                 job: job.to_owned(),
                 token: token(),
                 newest_seen: 0,
+                began_with: None,
                 key_groups: None,
             };
             write(&*env, &identity_path, "lazurite-directory", &identity)?;
@@ -144,15 +154,35 @@ impl Directory {
         }
     }
 
-    /// Notes the newest complete snapshot that the job has, and with which key groups (their number, and which of them) and
+    /// The snapshot that the state in it began with, if that is one of `path`.
+    ///
+    /// # Errors
+    /// Where it did not: what it holds would be taken for what was asked for.
+    pub(crate) fn began_with(&self, path: &SnapshotPath) -> Result<SnapshotPath> {
+        let began = self.identity.began_with.as_deref();
+        let began = began.map(Place::parse).transpose()?;
+        match began {
+            Some(place) if path.may_be(&place) => Ok(SnapshotPath::at(place)),
+            _ => Err(Error::LocalDirectory {
+                path: self.path.clone(),
+                reason: format!(
+                    "it holds a state that did not begin with {path}; delete it to begin with that, or ask for no initial state"
+                ),
+            }),
+        }
+    }
+
+    /// Notes the newest complete snapshot that the job has, the one of another that it begins with, and with which key groups (their number, and which of them) and
     /// which tables the directory is about to be restored.
     pub(crate) fn set_restored(
         &mut self,
         newest_seen: u64,
+        began_with: Option<String>,
         key_groups: (u16, KeyGroupRange),
         tables: &Tables,
     ) -> Result<()> {
         self.identity.newest_seen = newest_seen;
+        self.identity.began_with = began_with;
         self.identity.key_groups = Some(key_groups);
         write(
             &*self.env,

@@ -89,19 +89,33 @@ pub(crate) fn prepare(
     let newest_seen = job.newest.as_ref().map_or(0, |(id, _)| *id);
     let begins = job.newest.is_none() && options.restore == Restore::Latest;
     let begins_with = options.initial_state.as_ref().filter(|_| begins);
-    let chosen = match begins_with {
-        Some((path, _)) => Some(origin::find(&store, &runtime, path)?),
-        None => choose(options, &store, &runtime, &layout, job.newest)?,
-    };
-    if let Some(found) = &chosen {
-        check_fits(options, &found.metadata)?;
-    }
-    let claims = Claims::of(chosen.as_ref(), begins_with.map(|(_, mode)| *mode))?;
     let wanted = Wanted {
         operator: &options.operator,
         key_groups: options.key_groups,
         range,
     };
+    // A kept directory goes on from what it began with.
+    let path = match begins_with {
+        Some((path, _)) if kept.is_some() => Some(directory.began_with(path)?),
+        Some((path, _)) => Some(path.clone()),
+        None => None,
+    };
+    let mut chosen = match &path {
+        Some(path) => Some(origin::find_for(&store, &runtime, path, &options.job)?),
+        None => choose(options, &store, &runtime, &layout, job.newest)?,
+    };
+    if let (Some(path), Some((_, ClaimMode::Claim)), Some(found)) = (&path, begins_with, &chosen) {
+        // What cannot be restored is not claimed.
+        restore::plan(&store, &runtime, found, wanted, &HashMap::new())?;
+        chosen = Some(origin::take(&store, &runtime, path, found, &options.job)?);
+    }
+    if let Some(found) = &chosen {
+        check_fits(options, &found.metadata)?;
+    }
+    let mut claims = Claims::of(chosen.as_ref(), begins_with.map(|(_, mode)| *mode))?;
+    if begins_with.is_none() {
+        claims.keep_own(&store, &runtime, &options.job)?;
+    }
     phases.ended("find");
     let mut known = Known {
         history: History::new(job.ids, job.unfinished),
@@ -128,16 +142,15 @@ pub(crate) fn prepare(
         (union, directory.tables()?)
     } else if let Some(chosen) = chosen {
         let plan = restore::plan(&store, &runtime, &chosen, wanted, &numbers(&found))?;
-        if let Some((_, ClaimMode::Claim)) = begins_with {
-            origin::take(&store, &runtime, &chosen, &options.job)?;
-        }
         known.part_of = part_of(&chosen.metadata, wanted);
         phases.ended("fetch");
         let union = or_start_over(found, options, &store, &runtime)?;
         // Before CURRENT comes back, so that the directory never holds a database with another snapshot's tables.
         restore::clear_current(&union)?;
         let tables = plan.tables.clone();
-        directory.set_restored(newest_seen, (options.key_groups, range), &tables)?;
+        let began_with = begins_with.map(|_| chosen.place.to_string());
+        let key_groups = (options.key_groups, range);
+        directory.set_restored(newest_seen, began_with, key_groups, &tables)?;
         let restored = plan.apply(&union)?;
         (known.heat, known.registry) = (restored.heat, restored.registry);
         report = Some(restored.report);
@@ -148,7 +161,8 @@ pub(crate) fn prepare(
     } else {
         let union = or_start_over(found, options, &store, &runtime)?;
         restore::wipe(&union)?;
-        directory.set_restored(newest_seen, (options.key_groups, range), &Tables::default())?;
+        let key_groups = (options.key_groups, range);
+        directory.set_restored(newest_seen, None, key_groups, &Tables::default())?;
         (union, Tables::default())
     };
     check_declared(options, &tables.schemas)?;

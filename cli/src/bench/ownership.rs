@@ -57,7 +57,7 @@ pub struct Args {
     /// What the link to the store carries, in megabits per second, to say how long the state would take at least to be sent over it.
     #[arg(long, value_name = "W", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     link_mbps: u64,
-    /// Where the state is written. Default: a temporary directory.
+    /// In a directory of its own in this one the state is written. Default: the system's for temporary files.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
 }
@@ -110,9 +110,8 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = args.work_dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("lazurite-bench-ownership-{}", std::process::id()))
-    });
+    let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let work_dir = parent.join(format!("lazurite-bench-ownership-{}", std::process::id()));
     let runtime = IoRuntime::new(2)?;
     let store = CountingStore::new(link::open_store(&args.remote, &runtime)?);
     let bench = Bench {

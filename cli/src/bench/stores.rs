@@ -44,7 +44,7 @@ pub struct Args {
     /// What the link to the stores carries, in megabits per second, to say which share of it was used.
     #[arg(long, value_name = "W", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     link_mbps: Option<u64>,
-    /// Where the state is written. Default: a temporary directory.
+    /// In a directory of its own in this one the state is written. Default: the system's for temporary files.
     #[arg(long, value_name = "DIR")]
     work_dir: Option<PathBuf>,
 }
@@ -99,9 +99,8 @@ pub fn run(args: &Args, format: Format) -> Result<()> {
         state_mib: args.state_mib,
     };
     shape.check()?;
-    let work_dir = args.work_dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("lazurite-bench-stores-{}", std::process::id()))
-    });
+    let parent = args.work_dir.clone().unwrap_or_else(std::env::temp_dir);
+    let work_dir = parent.join(format!("lazurite-bench-stores-{}", std::process::id()));
     let runtime = IoRuntime::new(2)?;
     let mut stores = Vec::new();
     for uri in &args.remotes {

@@ -6,6 +6,8 @@ use crate::support::lazurite;
 fn a_first_snapshot_sends_names_and_no_files() {
     let temp = tempfile::tempdir().unwrap();
     let store = temp.path().join("store");
+    std::fs::create_dir(temp.path().join("work")).unwrap();
+    std::fs::write(temp.path().join("work/mine"), "").unwrap();
     let output = lazurite()
         .args(["--format", "json", "bench", "ownership", "--remote"])
         .arg(format!("file://{}", store.display()))
@@ -47,5 +49,8 @@ fn a_first_snapshot_sends_names_and_no_files() {
             dirs.push(path);
         }
     }
-    assert!(!temp.path().join("work").exists());
+    let left: Vec<_> = std::fs::read_dir(temp.path().join("work"))
+        .unwrap()
+        .collect();
+    assert_eq!(left.len(), 1, "what was in its directory before: {left:?}");
 }

@@ -9,6 +9,8 @@ fn two_stores_are_measured_in_one_run_and_left_empty() {
         let dir = temp.path().join(name);
         format!("file://{}?latency_ms=2", dir.display())
     };
+    std::fs::create_dir(temp.path().join("work")).unwrap();
+    std::fs::write(temp.path().join("work/mine"), "").unwrap();
     let output = lazurite()
         .args(["--format", "json", "bench", "stores"])
         .args(["--remote", &uri("a"), "--remote", &uri("b")])
@@ -59,5 +61,8 @@ fn two_stores_are_measured_in_one_run_and_left_empty() {
             }
         }
     }
-    assert!(!temp.path().join("work").exists());
+    let left: Vec<_> = std::fs::read_dir(temp.path().join("work"))
+        .unwrap()
+        .collect();
+    assert_eq!(left.len(), 1, "what was in its directory before: {left:?}");
 }

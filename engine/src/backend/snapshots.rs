@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use lazurite_env::Error as EnvError;
+use lazurite_env::{Error as EnvError, remote::Key};
 
 use super::{StateBackend, lock};
 use crate::{
@@ -61,7 +61,7 @@ impl StateBackend {
             return Err(Error::SnapshotInProgress);
         }
         self.snapshots.committer.history().check_alone()?;
-        if let Some(dir) = options.savepoint_dir()? {
+        if let Some(dir) = options.savepoint_dir(self.snapshots.layout.job())? {
             check_is_empty(&self.snapshots.snapshot_store(), &dir)?;
         }
         let figures = &self.snapshots.figures;
@@ -114,18 +114,27 @@ impl StateBackend {
     }
 
     /// Tells the backend that the snapshot `id`, of which it gave a part, is complete: local files that it holds are reused by a restart on
-    /// this directory from now on, and may be demoted. Nothing where it gave none. Blocks for a small local write.
+    /// this directory from now on, and may be demoted; and where the job began with another's snapshot, its own copies are read. Every completed part
+    /// must be confirmed: what is not within an hour is uploaded, or copied, once more, and a state that was another's is read from there until then. Nothing where it gave none. Blocks for a small local write.
     ///
     /// # Errors
     /// What the disk answered; the snapshot is complete all the same.
     pub fn confirm_part(&self, id: u64) -> Result<()> {
         let state = {
             let mut parts = lock(&self.parts);
-            let later = parts.split_off(&(id + 1));
+            let later = parts.split_off(&id.saturating_add(1));
             std::mem::replace(&mut *parts, later).remove(&id)
         };
         if let Some(state) = state {
-            let entries = uploaded(state.files.iter())?;
+            let mut entries = uploaded(state.files.iter())?;
+            {
+                // What a later part has put elsewhere is read there.
+                let registry = self.snapshots.registry();
+                let is_current = |name: &str, key: &Key| {
+                    registry.get(name).is_none_or(|known| known.key == *key)
+                };
+                entries.retain(|entry| is_current(&entry.name, &entry.file.key));
+            }
             self.snapshots.registry().completed(&state);
             self.union.catalogue_uploaded(&entries)?;
             self.union.record_uploaded(&entries)?;
@@ -147,7 +156,7 @@ impl StateBackend {
             &metrics::SNAPSHOT_PHASE_SECONDS,
             self.snapshots.layout.job().as_str(),
         );
-        let savepoint = options.savepoint_dir()?;
+        let savepoint = options.savepoint_dir(self.snapshots.layout.job())?;
         let context = self.snapshots.clone();
         // A file that the store has elsewhere is copied there, if that costs no more than to send it.
         let is_staged = |known: &Uploaded, name: &str| {

@@ -30,7 +30,7 @@ pub use options::{CoordinatorBuilder, OnCancel};
 use pending::Pending;
 
 use crate::{
-    Error, KeyGroupRange, Result, SnapshotStore,
+    Error, KeyGroupRange, Result, SnapshotPath, SnapshotStore,
     snapshot::{
         ClaimMode, Deadline, SnapshotMetadata, SnapshotOptions, SubtaskHandle,
         claims::{Claims, refusal},
@@ -76,7 +76,7 @@ pub struct Coordinator {
     commits: Mutex<()>,
     state: Mutex<State>,
     /// What the job begins with, where it had no snapshot of its own.
-    initial: Option<Arc<SnapshotMetadata>>,
+    initial: Option<(Place, Arc<SnapshotMetadata>)>,
 }
 
 struct State {
@@ -108,7 +108,9 @@ pub struct CompletedSnapshot {
     pub copied_files: u64,
     /// Their bytes.
     pub copied_bytes: u64,
-    /// Bytes that were copied by reading and writing them, since the store cannot copy.
+    /// Table files that were copied by reading and writing them, since the store cannot copy.
+    pub streamed_files: u64,
+    /// Their bytes, and those of their tails.
     pub streamed_bytes: u64,
     /// Snapshots that were pending and are given up, since this one is newer.
     pub subsumed: Vec<u64>,
@@ -180,7 +182,11 @@ impl Coordinator {
                     Err(error) => return Err(error),
                 }
             }
-            let (claims, latest, initial) = begin_with(&options, job.newest)?;
+            let Beginning {
+                claims,
+                latest,
+                initial,
+            } = Beginning::of(&options, job.newest)?;
             let mut history = History::new(job.ids, Default::default());
             latest.iter().cloned().for_each(|of| history.completed(of));
             for fence in fences {
@@ -207,7 +213,15 @@ impl Coordinator {
 
     /// The snapshot that the job [begins with](CoordinatorBuilder::initial_state), another's or a savepoint: `None` where it had one of its own, or was given none.
     pub fn initial(&self) -> Option<Arc<SnapshotMetadata>> {
-        self.initial.clone()
+        self.initial.as_ref().map(|(_, metadata)| metadata.clone())
+    }
+
+    /// Where [that one](Self::initial) lies: what every subtask is to be given as its
+    /// [`initial_state`](crate::StateBackendBuilder::initial_state), so that all begin with the same.
+    pub fn initial_path(&self) -> Option<SnapshotPath> {
+        self.initial
+            .as_ref()
+            .map(|(place, _)| SnapshotPath::at(place.clone()))
     }
 
     /// The newest complete snapshot of the job's own: what the subtasks are to restore, by its number.
@@ -247,7 +261,7 @@ impl Coordinator {
     /// [`Error::SavepointExists`] where there is something in a savepoint's directory.
     pub fn begin(&self, subtasks: &[Subtask], options: SnapshotOptions) -> Result<u64> {
         let timeout = options.timeout.unwrap_or(self.options.timeout);
-        let savepoint = options.savepoint_dir()?;
+        let savepoint = options.savepoint_dir(self.committer.layout.job())?;
         if let Some(dir) = &savepoint {
             check_is_empty(&self.options.store, dir)?;
         }
@@ -394,6 +408,7 @@ impl Coordinator {
             uploaded_files: sum(|part| part.report.uploaded_files),
             reused_files: sum(|part| part.report.reused_files),
             copied_files: sum(|part| part.report.copied_files),
+            streamed_files: sum(|part| part.report.streamed_files),
             copied_bytes: sum(|part| part.report.copied_bytes),
             streamed_bytes: sum(|part| part.report.streamed_bytes),
             subsumed,
@@ -435,8 +450,9 @@ impl Coordinator {
         let mut state = self.lock();
         state.latest = Some(metadata.clone());
         state.in_use = in_use;
-        let newer = state.pending.split_off(&metadata.id);
-        let older = std::mem::replace(&mut state.pending, newer);
+        // A savepoint is none of the job's snapshots, so no newer one makes it needless.
+        let is_older = |id: &u64, of: &mut Pending| *id < metadata.id && of.savepoint.is_none();
+        let older: BTreeMap<u64, Pending> = state.pending.extract_if(.., is_older).collect();
         drop(state);
         for pending in older.values() {
             self.committer.spare(pending.manifests());
@@ -487,33 +503,40 @@ impl Coordinator {
     }
 }
 
-/// What the job goes on from, by `newest`, its newest complete snapshot: what it has claimed, that snapshot, and the one that it begins with
-/// where there is none.
-#[expect(clippy::type_complexity, reason = "taken apart where it is asked for")]
-fn begin_with(
-    options: &CoordinatorBuilder,
-    newest: Option<(u64, Result<Found>)>,
-) -> Result<(
-    Claims,
-    Option<Arc<SnapshotMetadata>>,
-    Option<Arc<SnapshotMetadata>>,
-)> {
-    let SnapshotStore { store, runtime } = &options.store;
-    match (newest, &options.initial_state) {
-        (Some((_, found)), _) => {
+/// What a job goes on from.
+#[derive(Default)]
+struct Beginning {
+    claims: Claims,
+    latest: Option<Arc<SnapshotMetadata>>,
+    initial: Option<(Place, Arc<SnapshotMetadata>)>,
+}
+
+impl Beginning {
+    /// By `newest`, the job's newest complete snapshot; where there is none, by what it was told to begin with.
+    fn of(options: &CoordinatorBuilder, newest: Option<(u64, Result<Found>)>) -> Result<Self> {
+        let SnapshotStore { store, runtime } = &options.store;
+        if let Some((_, found)) = newest {
             let found = found?;
-            let claims = Claims::of(Some(&found), None)?;
-            Ok((claims, Some(Arc::new(found.metadata)), None))
+            let mut claims = Claims::of(Some(&found), None)?;
+            claims.keep_own(store, runtime, &options.job)?;
+            return Ok(Beginning {
+                claims,
+                latest: Some(Arc::new(found.metadata)),
+                initial: None,
+            });
         }
-        (None, Some((path, mode))) => {
-            let found = origin::find(store, runtime, path)?;
-            if *mode == ClaimMode::Claim {
-                origin::take(store, runtime, &found, &options.job)?;
-            }
-            let claims = Claims::of(Some(&found), Some(*mode))?;
-            Ok((claims, None, Some(Arc::new(found.metadata))))
+        let Some((path, mode)) = &options.initial_state else {
+            return Ok(Beginning::default());
+        };
+        let mut found = origin::find_for(store, runtime, path, &options.job)?;
+        if *mode == ClaimMode::Claim {
+            found = origin::take(store, runtime, path, &found, &options.job)?;
         }
-        (None, None) => Ok(Default::default()),
+        Ok(Beginning {
+            claims: Claims::of(Some(&found), Some(*mode))?,
+            latest: None,
+            initial: Some((found.place, Arc::new(found.metadata))),
+        })
     }
 }
 

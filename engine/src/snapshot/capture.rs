@@ -92,7 +92,7 @@ impl Capture {
                 LiveFileKind::Table => {
                     let known = registry.get(&live.name);
                     let stage = known.is_none_or(|known| is_staged(known, &live.name));
-                    self.add_table(union, stage, live, &path)?;
+                    self.add_table(union, (stage, known.is_some()), live, &path)?;
                 }
                 LiveFileKind::Manifest | LiveFileKind::Current | LiveFileKind::Options => {
                     let content = match live.contents {
@@ -120,15 +120,19 @@ impl Capture {
     fn add_table(
         &mut self,
         union: &UnionEnv,
-        stage: bool,
+        (stage, is_known): (bool, bool),
         live: LiveFile,
         path: &Path,
     ) -> Result<()> {
         let mut staged = None;
         if stage {
             let link = self.staging.join(&live.name);
-            union.link(path, &link)?;
-            staged = Some(link);
+            match union.link(path, &link) {
+                Ok(()) => staged = Some(link),
+                // Demoted this moment: the store has it, elsewhere.
+                Err(error) if is_known && error.kind() == ErrorKind::Unsupported => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.files.push(CapturedFile {
             name: live.name,

@@ -10,7 +10,7 @@
 //! Crash story: it is created when all that the restore needs was read and checked, and before anything local changes. A job that
 //! dies after it finds its own claim when it starts again.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use lazurite_env::{
@@ -85,6 +85,41 @@ impl Claims {
     }
 }
 
+impl Claims {
+    /// Leaves out what is not the job's by the claims that lie there: one that was taken back, or that another has now. It is left alone then, and copied. A job
+    /// may have claimed one that had claimed others. Blocks for two requests a directory.
+    pub(crate) fn keep_own(
+        &mut self,
+        store: &Arc<dyn RemoteStore>,
+        runtime: &IoRuntime,
+        job: &str,
+    ) -> Result<()> {
+        let mut claimers = Vec::with_capacity(self.dirs.len());
+        for dir in &self.dirs {
+            let place = Place::Savepoint(dir.clone()); // a claim of a job lies in the same place
+            claimers.push(claimer(store, runtime, &place)?);
+        }
+        let of: Vec<(Key, Option<String>)> = self.dirs.drain(..).zip(claimers).collect();
+        let mut owners = HashSet::from([job.to_owned()]);
+        loop {
+            let is_own = |by: &Option<String>| by.as_ref().is_some_and(|by| owners.contains(by));
+            let own: Vec<Key> = of
+                .iter()
+                .filter(|(_, by)| is_own(by))
+                .map(|(dir, _)| dir.clone())
+                .collect();
+            if own.len() == self.dirs.len() {
+                break;
+            }
+            owners.extend(own.iter().map(Key::to_string));
+            self.dirs = own;
+        }
+        let is_own = |place: &Place| self.dirs.contains(&place.root());
+        self.origin = self.origin.take().filter(is_own);
+        Ok(())
+    }
+}
+
 /// The content of a claim.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +131,7 @@ struct Claim {
     created_unix_ms: u64,
 }
 
-/// Claims what lies at `place` for `job`, which may have it already. Blocks for a request, or two.
+/// Claims what lies at `place` for `job`, which may have it already: `false` then. Blocks for a request, or two.
 ///
 /// # Errors
 /// [`Error::Claimed`] where another job has it.
@@ -105,7 +140,7 @@ pub(crate) fn claim(
     runtime: &IoRuntime,
     place: &Place,
     job: &str,
-) -> Result<()> {
+) -> Result<bool> {
     let claim = Claim {
         job: job.to_owned(),
         snapshot: place.to_string(),
@@ -122,11 +157,11 @@ pub(crate) fn claim(
         runtime.wait(async move { store.put_if_absent(&key, bytes).await })
     };
     match put {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(true),
         // It may be this job's own, from before a crash, or from a request whose answer was lost.
         Err(error) if error.is_temporary() || error.kind() == ErrorKind::AlreadyExists => {
             match claimer(store, runtime, place)? {
-                Some(by) if by == job => Ok(()),
+                Some(by) if by == job => Ok(false),
                 Some(by) => Err(Error::Claimed {
                     path: place.root().to_string(),
                     by,

@@ -134,7 +134,7 @@ impl Committer {
     ) -> (Vec<String>, Option<String>) {
         let origin = self.history().origin();
         let named = |root: &&Key| {
-            let bounds = Bounds::new(root, &[]);
+            let bounds = Bounds::of(root);
             let inside = |key: &str| Key::new(key).is_ok_and(|key| bounds.hold(&key));
             let keys = states.iter().flat_map(SubtaskState::objects);
             let mut keys = keys

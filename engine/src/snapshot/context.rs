@@ -2,7 +2,8 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    time::Duration,
 };
 
 use lazurite_env::{
@@ -13,10 +14,13 @@ use lazurite_env_rocksdb::RocksEnv;
 use lazurite_tiering::UnionEnv;
 
 use super::{
-    committer::Committer, figures::Figures, heat::Heat, layout::JobLayout, registry::Registry,
-    retention::History, store::SnapshotStore,
+    committer::Committer, figures::Figures, heat::Heat, layout::JobLayout, pending::Deadline,
+    registry::Registry, retention::History, store::SnapshotStore,
 };
-use crate::key_groups::KeyGroupRange;
+use crate::{Result, key_groups::KeyGroupRange};
+
+/// How often somebody looks whether it is his turn.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The parts that a snapshot needs. The locks of registry and heat are only taken by the one snapshot under way, by its start and then by its
 /// thread, and shortly by copies made ahead. So it does no harm that some are held across I/O.
@@ -129,9 +133,18 @@ impl Context {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Taken before the registry, and held across requests.
-    pub(super) fn copying(&self) -> MutexGuard<'_, ()> {
-        self.copying.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Taken before the registry, and held across requests: who waits for it looks at its own deadline meanwhile.
+    pub(super) fn copying(&self, deadline: &Deadline) -> Result<MutexGuard<'_, ()>> {
+        loop {
+            match self.copying.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
+                Err(TryLockError::WouldBlock) => {
+                    deadline.check()?;
+                    std::thread::sleep(LOOK);
+                }
+            }
+        }
     }
 
     pub(crate) fn heat(&self) -> MutexGuard<'_, Heat> {

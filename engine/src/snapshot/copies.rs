@@ -15,8 +15,12 @@ use lazurite_env::remote::{Copied, CopyKind, Key};
 use lazurite_tiering::Checksum;
 
 use super::{
-    capture::CapturedFile, context::Context, metadata::SubtaskState, pending::Deadline,
-    registry::Registry,
+    capture::CapturedFile,
+    context::Context,
+    metadata::SubtaskState,
+    moment::Moment,
+    pending::Deadline,
+    registry::{Fresh, Registry},
 };
 use crate::{Error, Result};
 
@@ -30,6 +34,14 @@ struct Copy {
     to: Key,
     len: u64,
     checksum: Checksum,
+}
+
+/// A copy that was made.
+struct Done {
+    copy: Copy,
+    copied: Copied,
+    /// It was not begun before.
+    since: Moment,
 }
 
 /// What was copied of table files and tails.
@@ -71,7 +83,7 @@ pub(crate) fn adopt(
     files: &[CapturedFile],
     deadline: &Deadline,
 ) -> Result<CopiedSum> {
-    let _turn = context.copying();
+    let _turn = context.copying(deadline)?;
     let names = files.iter().filter(|file| file.staged.is_none());
     let names: Vec<&str> = names.map(|file| file.name.as_str()).collect();
     let copies = foreign(context, &names)?;
@@ -82,7 +94,7 @@ pub(crate) fn adopt(
 
 /// Makes so many copies, at most, of what any file has outside of the job's own directories. False once there are none to be made.
 pub(super) fn adopt_some(context: &Context, count: usize, deadline: &Deadline) -> Result<bool> {
-    let _turn = context.copying();
+    let _turn = context.copying(deadline)?;
     let names = context.registry().names();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut copies = foreign(context, &names)?;
@@ -92,11 +104,16 @@ pub(super) fn adopt_some(context: &Context, count: usize, deadline: &Deadline) -
     result.map(|()| !copies.is_empty())
 }
 
-fn note(context: &Context, done: Vec<(Copy, Copied)>) {
-    let mut registry = context.registry();
-    for (copy, copied) in done {
-        registry.adopt(&copy.from, &copy.to, copied);
-    }
+fn note(context: &Context, done: Vec<Done>) {
+    let copies = done.into_iter().map(|done| {
+        let fresh = Fresh {
+            since: done.since,
+            original: Some(done.copy.from.clone()),
+            copied: Some(done.copied),
+        };
+        (done.copy.from, (done.copy.to, fresh))
+    });
+    context.registry().adopt(copies.collect());
 }
 
 /// Each foreign object that the files need, once.
@@ -134,8 +151,8 @@ fn foreign(context: &Context, names: &[&str]) -> Result<Vec<Copy>> {
 fn copied(registry: &Registry, names: &[&str]) -> CopiedSum {
     let mut objects = BTreeMap::new();
     for stored in names.iter().filter_map(|name| registry.get(name)) {
-        if let Some((_, copied)) = stored.fresh.as_ref().and_then(|of| of.copied.as_ref()) {
-            objects.insert(&stored.key, (stored.len, *copied));
+        if let Some(copied) = stored.fresh.as_ref().and_then(|of| of.copied) {
+            objects.insert(&stored.key, (stored.len, copied));
         }
         if let Some((key, _)) = &stored.stored_tail
             && let Some(copied) = registry.tails_copied(key)
@@ -178,7 +195,7 @@ pub(crate) fn relocate(
     result?;
     let mut sum = CopiedSum::default();
     done.iter()
-        .for_each(|(copy, copied)| sum.add(&copy.from, copy.len, copied));
+        .for_each(|done| sum.add(&done.copy.from, done.copy.len, &done.copied));
     state.each_key(|key| -> Result<()> {
         *key = dir.join(Key::new(key.as_str())?.name())?.to_string();
         Ok(())
@@ -191,7 +208,7 @@ fn copy_all(
     context: &Context,
     copies: &[Copy],
     deadline: &Deadline,
-) -> Result<(Vec<(Copy, Copied)>, Result<()>)> {
+) -> Result<(Vec<Done>, Result<()>)> {
     let streamed = context.store.capabilities().copy == CopyKind::Streamed;
     let parallel = match streamed {
         true => context.upload_threads,
@@ -209,6 +226,7 @@ fn copy_all(
                     }
                     store.copy(&copy.from, &copy.to, copy.len).await
                 };
+                let since = Moment::now();
                 let copied = deadline.within(request).await?;
                 if copied
                     .xxh3
@@ -221,7 +239,11 @@ fn copy_all(
                         reason: "its bytes are not those that were written".into(),
                     });
                 }
-                Ok((copy, copied))
+                Ok(Done {
+                    copy,
+                    copied,
+                    since,
+                })
             }
         });
         let mut under_way = futures::stream::iter(under_way).buffer_unordered(parallel);

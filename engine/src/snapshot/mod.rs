@@ -18,6 +18,7 @@ mod hot;
 pub(crate) mod job;
 pub(crate) mod layout;
 pub(crate) mod metadata;
+mod moment;
 pub(crate) mod origin;
 mod part;
 mod pending;

@@ -36,14 +36,47 @@ pub(crate) fn find(
     }
 }
 
-/// Claims what `found` is of. It may have been deleted until then, by the job that wrote it; from now on it is not.
+/// The snapshot that `job` is to begin with.
+///
+/// # Errors
+/// [`Error::InvalidOption`] where there is none, or where it lies in the directory of the job itself.
+pub(crate) fn find_for(
+    store: &Arc<dyn RemoteStore>,
+    runtime: &IoRuntime,
+    path: &SnapshotPath,
+    job: &str,
+) -> Result<Found> {
+    let found = find(store, runtime, path)?;
+    if found.place.root().as_str() != job {
+        return Ok(found);
+    }
+    Err(Error::InvalidOption {
+        option: "initial_state",
+        reason: format!(
+            "{path} lies in the directory of the job itself; move it, or give the job another name"
+        ),
+    })
+}
+
+/// Claims what `found` is of for `job`; what is to be begun with then.
+///
+/// Who wrote it may be at work until then, and may delete an older snapshot even at that moment, for it looks for claims before it begins to delete. Its newest
+/// one it never deletes: so where the newest is asked for, it is looked for again.
 pub(crate) fn take(
     store: &Arc<dyn RemoteStore>,
     runtime: &IoRuntime,
+    path: &SnapshotPath,
     found: &Found,
     job: &str,
-) -> Result<()> {
-    claim(store, runtime, &found.place, job)?;
-    load(store, runtime, &found.place)?;
-    Ok(())
+) -> Result<Found> {
+    let is_new = claim(store, runtime, &found.place, job)?;
+    let again = find(store, runtime, path);
+    if again.is_err() && is_new {
+        // Nobody shall be locked out for nothing.
+        let (store, key) = (store.clone(), found.place.claimed());
+        if let Err(error) = runtime.wait(async move { store.delete(&key).await }) {
+            tracing::warn!(%error, "the snapshot is gone, and its claim could not be taken back");
+        }
+    }
+    again
 }

@@ -34,14 +34,19 @@ impl SubtaskHandle {
             reason,
         };
         let own = match savepoint {
-            Some(dir) => &Bounds::new(dir, &[]),
+            Some(dir) => &Bounds::of(dir),
             None => bounds,
         };
         self.state.check(own).map_err(refuse)?;
         for key in self.in_use.iter().chain(&self.dropped) {
             bounds.check(key)?;
         }
-        match self.dropped.iter().find(|key| !is_shared(key)) {
+        match self
+            .in_use
+            .iter()
+            .chain(&self.dropped)
+            .find(|key| !is_shared(key))
+        {
             None => Ok(()),
             Some(key) => Err(refuse(format!("{key} is nothing that subtasks share"))),
         }

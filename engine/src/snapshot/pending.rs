@@ -12,7 +12,7 @@ use lazurite_env::{IoRuntime, remote::Key};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::place::savepoint_dir;
+use super::{moment::Moment, place::savepoint_dir};
 use crate::{Error, Result};
 
 /// No snapshot takes longer: what it has uploaded by then, and no complete snapshot names, may be removed by `gc` at an age of a day.
@@ -47,9 +47,16 @@ impl SnapshotOptions {
         self
     }
 
-    /// The savepoint's directory, checked.
-    pub(crate) fn savepoint_dir(&self) -> Result<Option<Key>> {
-        self.savepoint.as_deref().map(savepoint_dir).transpose()
+    /// The savepoint's directory, checked: none that `job` itself has.
+    pub(crate) fn savepoint_dir(&self, job: &Key) -> Result<Option<Key>> {
+        let dir = self.savepoint.as_deref().map(savepoint_dir).transpose()?;
+        match dir {
+            Some(dir) if dir == *job => Err(Error::InvalidOption {
+                option: "savepoint",
+                reason: format!("{dir} is the job's own directory; give another one"),
+            }),
+            dir => Ok(dir),
+        }
     }
 
     /// Gives up when the snapshot is not complete `timeout` after it was begun: at most 12 hours. Defaults to the backend's
@@ -94,6 +101,7 @@ pub struct SnapshotReport {
 #[derive(Debug, Clone)]
 pub(crate) struct Deadline {
     aborted: Arc<watch::Sender<bool>>,
+    begun: Moment,
     end: Instant,
     timeout: Duration,
 }
@@ -102,6 +110,7 @@ impl Deadline {
     pub(crate) fn new(timeout: Duration) -> Self {
         Deadline {
             aborted: Arc::new(watch::Sender::new(false)),
+            begun: Moment::now(),
             end: Instant::now() + timeout.min(MAX_TIMEOUT),
             timeout: timeout.min(MAX_TIMEOUT),
         }
@@ -111,7 +120,7 @@ impl Deadline {
     pub(crate) fn check(&self) -> Result<()> {
         if *self.aborted.borrow() {
             Err(Error::SnapshotAborted)
-        } else if Instant::now() >= self.end {
+        } else if Instant::now() >= self.end || self.begun.age() >= MAX_TIMEOUT {
             Err(self.timed_out())
         } else {
             Ok(())

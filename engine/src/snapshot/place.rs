@@ -93,22 +93,40 @@ pub(crate) fn savepoint_dir(dir: &str) -> Result<Key> {
     Ok(key)
 }
 
-/// The directories that what somebody names must lie in.
+/// Where what somebody names must lie: in the places that a job keeps objects in, its own and those that it has claimed.
 #[derive(Debug, Clone)]
-pub(crate) struct Bounds(Vec<Key>);
+pub(crate) struct Bounds {
+    job: Option<Key>,
+    /// Of other jobs, and of savepoints, which have their objects in the directory itself.
+    dirs: Vec<Key>,
+}
 
 impl Bounds {
-    /// Those of a job, and what it has claimed.
-    pub(crate) fn new(root: &Key, claimed: &[Key]) -> Self {
-        Bounds([std::slice::from_ref(root), claimed].concat())
+    /// Those of a job, and what it has claimed. A savepoint that somebody keeps in the job's directory is none of it.
+    pub(crate) fn new(job: &Key, claimed: &[Key]) -> Self {
+        Bounds {
+            job: Some(job.clone()),
+            dirs: claimed.to_vec(),
+        }
+    }
+
+    /// A directory that was claimed, or is a savepoint's.
+    pub(crate) fn of(dir: &Key) -> Self {
+        Bounds {
+            job: None,
+            dirs: vec![dir.clone()],
+        }
     }
 
     pub(crate) fn hold(&self, key: &Key) -> bool {
-        let inside = |root: &Key| {
+        let below = |root: &Key| {
             let rest = key.as_str().strip_prefix(root.as_str());
-            rest.is_some_and(|rest| rest.starts_with('/'))
+            rest.and_then(|rest| rest.strip_prefix('/'))
         };
-        self.0.iter().any(inside)
+        let is_jobs = |rest: &str| rest.starts_with("shared/") || rest.starts_with("chk-");
+        let own = self.job.iter().filter_map(below).any(is_jobs);
+        let mut others = self.dirs.iter().filter_map(below);
+        own || others.any(|rest| is_jobs(rest) || !rest.contains('/'))
     }
 
     /// A key from metadata, refused where it is outside.
@@ -117,7 +135,8 @@ impl Bounds {
         if self.hold(&key) {
             return Ok(key);
         }
-        let roots: Vec<&str> = self.0.iter().map(Key::as_str).collect();
+        let roots = self.job.iter().chain(&self.dirs);
+        let roots: Vec<&str> = roots.map(Key::as_str).collect();
         Err(EnvError::new(
             ErrorKind::InvalidInput,
             "check key",
@@ -160,6 +179,24 @@ impl SnapshotPath {
     pub fn snapshot(job: &str, id: u64) -> Result<Self> {
         let place = Place::Snapshot(JobLayout::new(job)?, id);
         Ok(SnapshotPath(Path::Exactly(place)))
+    }
+
+    pub(crate) fn at(place: Place) -> Self {
+        SnapshotPath(Path::Exactly(place))
+    }
+
+    /// True where what lies at `place` is or was what this names.
+    pub(crate) fn may_be(&self, place: &Place) -> bool {
+        match (&self.0, place) {
+            (Path::Exactly(own), place) => own == place,
+            (Path::Latest(own), Place::Snapshot(layout, _)) => own == layout,
+            (Path::Latest(_), Place::Savepoint(_)) => false,
+        }
+    }
+
+    /// True where it depends on the moment which one it is.
+    pub(crate) fn is_latest(&self) -> bool {
+        matches!(self.0, Path::Latest(_))
     }
 
     /// The savepoint in the directory `dir`, from the root of the store.
@@ -243,6 +280,9 @@ mod tests {
             "/words/a",
             "words",
             "sp/a.sst",
+            "words/a.sst",
+            "words/savepoints/monday/a.sst",
+            "sp/monday/x/a.sst",
             "older/a",
         ] {
             assert!(bounds.check(outside).is_err(), "{outside}");

@@ -11,7 +11,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use lazurite_env::remote::{Copied, Key};
@@ -19,6 +19,7 @@ use lazurite_tiering::Checksum;
 
 use super::{
     metadata::{SnapshotFile, SubtaskState, TailsRef},
+    moment::Moment,
     place::Bounds,
 };
 
@@ -43,22 +44,26 @@ pub(crate) struct Uploaded {
 /// Of an object that may yet come to nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Fresh {
-    pub(crate) since: Instant,
-    /// What it is a copy of, and how that was made.
-    pub(crate) copied: Option<(Key, Copied)>,
+    /// From before its first byte was sent: stores may tell an object's time as that of its begin.
+    pub(crate) since: Moment,
+    /// The object elsewhere that has the same bytes, where there is one: what is named again where this one comes to nothing.
+    pub(crate) original: Option<Key>,
+    /// How it was copied from there, where it was.
+    pub(crate) copied: Option<Copied>,
 }
 
 impl Fresh {
-    /// Just uploaded.
-    pub(crate) fn upload() -> Self {
+    /// An upload that began then. `original`: the object that it takes the place of.
+    pub(crate) fn upload(since: Moment, original: Option<Key>) -> Self {
         Fresh {
-            since: Instant::now(),
+            since,
+            original,
             copied: None,
         }
     }
 
     fn is_old(&self, age: Duration) -> bool {
-        self.since.elapsed() >= age
+        self.since.age() >= age
     }
 }
 
@@ -130,7 +135,13 @@ impl Registry {
     }
 
     /// Notes that the tails of `files` (name, offset) now lie in the object `tails`.
-    pub(crate) fn store_tails(&mut self, key: Key, tails: TailsRef, files: &[(String, u64)]) {
+    pub(crate) fn store_tails(
+        &mut self,
+        key: Key,
+        tails: TailsRef,
+        files: &[(String, u64)],
+        since: Moment,
+    ) {
         for (name, offset) in files {
             if let Some(file) = self.files.get_mut(name) {
                 file.stored_tail = Some((key.clone(), *offset));
@@ -138,41 +149,40 @@ impl Registry {
         }
         let tails = Tails {
             object: tails,
-            fresh: Some(Fresh::upload()),
+            fresh: Some(Fresh::upload(since, None)),
         };
         self.tails.insert(key, tails);
         self.drop_unused_tails();
     }
 
-    /// Notes that the object `from`, a table file or tails, was copied to `to`, which is named from now on. Where nobody needs it any more, the copy goes
-    /// as soon as may be.
-    pub(crate) fn adopt(&mut self, from: &Key, to: &Key, copied: Copied) {
-        let fresh = Fresh {
-            since: Instant::now(),
-            copied: Some((from.clone(), copied)),
-        };
-        let mut is_needed = false;
+    /// Notes that objects, table files or tails, were copied: by the key of the original that of the copy, which is named from now on. A copy that nobody needs any
+    /// more goes as soon as may be.
+    pub(crate) fn adopt(&mut self, mut copies: HashMap<Key, (Key, Fresh)>) {
+        let mut needed = HashSet::new();
         for file in self.files.values_mut() {
-            if file.key == *from {
+            if let Some((to, fresh)) = copies.get(&file.key) {
+                needed.insert(file.key.clone());
                 file.key = to.clone();
                 file.fresh = Some(fresh.clone());
-                is_needed = true;
             }
             if let Some((key, _)) = &mut file.stored_tail
-                && key == from
+                && let Some((to, _)) = copies.get(key)
             {
                 *key = to.clone();
             }
         }
-        if let Some(mut tails) = self.tails.remove(from) {
-            tails.object.key = to.to_string();
-            tails.fresh = Some(fresh);
-            self.tails.insert(to.clone(), tails);
-            is_needed = true;
+        for from in self.tails.keys().cloned().collect::<Vec<_>>() {
+            if let Some((to, fresh)) = copies.get(&from)
+                && let Some(mut tails) = self.tails.remove(&from)
+            {
+                tails.object.key = to.to_string();
+                tails.fresh = Some(fresh.clone());
+                self.tails.insert(to.clone(), tails);
+                needed.insert(from);
+            }
         }
-        if !is_needed {
-            self.dropped.insert(to.clone());
-        }
+        copies.retain(|from, _| !needed.contains(from));
+        self.dropped.extend(copies.into_values().map(|(to, _)| to));
     }
 
     /// The names of the files.
@@ -183,7 +193,7 @@ impl Registry {
     /// How a tails object was copied, where it was since the last complete snapshot.
     pub(crate) fn tails_copied(&self, key: &Key) -> Option<Copied> {
         let fresh = self.tails.get(key)?.fresh.as_ref()?;
-        fresh.copied.as_ref().map(|(_, copied)| *copied)
+        fresh.copied
     }
 
     /// Notes that a complete snapshot has this state: what it names stays for as long as the snapshot does.
@@ -225,8 +235,8 @@ impl Registry {
                 return true;
             }
             dropped.insert(file.key.clone());
-            match file.fresh.take().and_then(|fresh| fresh.copied) {
-                Some((original, _)) => {
+            match file.fresh.take().and_then(|fresh| fresh.original) {
+                Some(original) => {
                     file.key = original;
                     true
                 }
@@ -284,8 +294,6 @@ impl Registry {
 
 #[cfg(test)]
 mod tests {
-    use lazurite_env::remote::CopyKind;
-
     use super::*;
 
     fn key(text: &str) -> Key {
@@ -310,14 +318,21 @@ mod tests {
         registry.insert("old".into(), uploaded("a/shared/old.sst", None));
         registry.insert(
             "new".into(),
-            uploaded("b/shared/new.sst", Some(Fresh::upload())),
+            uploaded("b/shared/new.sst", Some(Fresh::upload(Moment::now(), None))),
         );
-        let copied = Copied {
-            kind: CopyKind::Linked,
-            streamed_bytes: 0,
-            xxh3: None,
+        let fresh = Fresh {
+            since: Moment::now(),
+            original: Some(key("a/shared/old.sst")),
+            copied: None,
         };
-        registry.adopt(&key("a/shared/old.sst"), &key("b/shared/old.sst"), copied);
+        let copies = [
+            (
+                key("a/shared/old.sst"),
+                (key("b/shared/old.sst"), fresh.clone()),
+            ),
+            (key("a/shared/gone.sst"), (key("b/shared/gone.sst"), fresh)),
+        ];
+        registry.adopt(HashMap::from(copies));
         registry.expire(REUSE_TIME);
         assert_eq!(registry.get("old").unwrap().key, key("b/shared/old.sst"));
         assert!(registry.get("new").is_some());
@@ -326,8 +341,8 @@ mod tests {
         assert_eq!(registry.get("old").unwrap().key, key("a/shared/old.sst"));
         assert!(registry.get("new").is_none());
         let own = Bounds::new(&key("b"), &[]);
-        let both = ["b/shared/new.sst", "b/shared/old.sst"].map(key);
-        assert_eq!(registry.take_dropped(&own), HashSet::from(both));
+        let all = ["b/shared/gone.sst", "b/shared/new.sst", "b/shared/old.sst"];
+        assert_eq!(registry.take_dropped(&own), HashSet::from(all.map(key)));
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub(crate) fn retain(
     if is_subsumed && let Some(place) = history.origin() {
         if let Some(metadata) = &origin {
             delete(committer, &HashSet::from([place.metadata()]), deadline)?;
-            history.spared.extend(metadata.objects()?);
+            history.spared.extend(metadata.objects_and_in_use()?);
         }
         history.origin = None;
     }
@@ -214,7 +214,10 @@ pub(crate) fn retain(
     let mut unneeded: HashSet<Key> = history.spared.difference(&needed).cloned().collect();
     spare_what_others_need(committer, &mut unneeded, deadline)?;
     delete(committer, &unneeded, deadline)?;
-    history.spared.retain(|key| !unneeded.contains(key));
+    // What is not the job's to delete is of no interest.
+    history
+        .spared
+        .retain(|key| !unneeded.contains(key) && committer.bounds.hold(key));
     Ok(())
 }
 
@@ -240,22 +243,23 @@ fn look_at_origin(
 }
 
 /// Takes out of `unneeded` what complete snapshots need of jobs that were claimed: those of their snapshots that nobody began with are whole
-/// and stay so. Costs a request, and two for each of them, where `unneeded` holds anything of such a job.
+/// and stay so. They may name what lies in any of these directories, for a job that was claimed may have claimed others. Costs a request for each of them, and two for
+/// each of their snapshots, where `unneeded` holds anything that was claimed.
 fn spare_what_others_need(
     committer: &Committer,
     unneeded: &mut HashSet<Key>,
     deadline: &Deadline,
 ) -> Result<()> {
     unneeded.retain(|key| committer.bounds.hold(key));
+    let own = Bounds::new(committer.layout.job(), &[]);
     for root in &committer.claimed {
-        let inside = Bounds::new(root, &[]);
+        if unneeded.iter().all(|key| own.hold(key)) {
+            return Ok(());
+        }
         // A savepoint's directory has nobody else in it.
         let Ok(layout) = JobLayout::new(root.as_str()) else {
             continue;
         };
-        if !unneeded.iter().any(|key| inside.hold(key)) {
-            continue;
-        }
         let look = look_for_ids(committer.store.clone(), layout.clone());
         for id in deadline.wait(&committer.runtime, look)?.ids {
             let place = Place::Snapshot(layout.clone(), id);
@@ -273,8 +277,8 @@ fn spare_what_others_need(
                     return Err(error);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, %place, "a snapshot cannot be read; no object of its job is deleted while it is in the store");
-                    unneeded.retain(|key| !inside.hold(key));
+                    tracing::warn!(%error, %place, "a snapshot cannot be read; nothing that was claimed is deleted while it is in the store");
+                    unneeded.retain(|key| own.hold(key));
                 }
             }
         }
@@ -304,22 +308,26 @@ pub(crate) fn delete_all(committer: &Committer, deadline: &Deadline) -> Result<(
                 .into(),
         });
     }
-    let mut objects = std::mem::take(&mut history.spared);
     for metadata in history.complete().into_iter().rev() {
         let of_snapshot = HashSet::from([committer.layout.metadata(metadata.id)]);
         delete(committer, &of_snapshot, deadline)?;
-        objects.extend(metadata.objects_and_in_use()?);
+        let objects = metadata.objects_and_in_use()?;
+        history.spared.extend(objects);
         history.known.remove(&metadata.id);
     }
-    if let Some(place) = history.origin.take()
-        && let Some(metadata) = look_at_origin(committer, &place, deadline)?
-    {
-        delete(committer, &HashSet::from([place.metadata()]), deadline)?;
-        objects.extend(metadata.objects()?);
+    if let Some(place) = history.origin() {
+        if let Some(metadata) = look_at_origin(committer, &place, deadline)? {
+            delete(committer, &HashSet::from([place.metadata()]), deadline)?;
+            history.spared.extend(metadata.objects_and_in_use()?);
+        }
+        history.origin = None;
     }
+    // Should this fail, the next call tries again; after a crash what is left is orphans.
+    let mut objects = history.spared.clone();
     spare_what_others_need(committer, &mut objects, deadline)?;
-    // Should this fail, what is left is orphans.
-    delete(committer, &objects, deadline)
+    delete(committer, &objects, deadline)?;
+    history.spared.clear();
+    Ok(())
 }
 
 /// Reads the metadata of the snapshots before `id` that are not known yet, and forgets the numbers that came to nothing.

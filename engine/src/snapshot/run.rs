@@ -27,6 +27,7 @@ use super::{
     hot,
     layout::token,
     metadata::{ManifestRef, SnapshotFile, SnapshotMetadata, SubtaskState, TailsRef, UserValue},
+    moment::Moment,
     part::SubtaskHandle,
     pending::{Deadline, SnapshotOptions, SnapshotReport},
     retention::retain,
@@ -254,14 +255,16 @@ impl Job {
             return Ok(0);
         };
         let key = context.layout.tails(&token());
-        let len = new.bytes.len() as u64;
+        let (len, since) = (new.bytes.len() as u64, Moment::now());
         self.put(context, key.clone(), new.bytes)?;
         let tails = TailsRef {
             key: key.to_string(),
             len,
             checksum: new.checksum,
         };
-        context.registry().store_tails(key, tails, &new.files);
+        context
+            .registry()
+            .store_tails(key, tails, &new.files, since);
         Ok(len)
     }
 

@@ -139,7 +139,7 @@ pub(crate) fn pack(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::metadata::TailsRef;
+    use crate::snapshot::{metadata::TailsRef, moment::Moment};
 
     /// The tail of every file in these tests is its length in bytes 7.
     fn read(registry: &Registry, name: &str) -> Result<Bytes> {
@@ -178,7 +178,7 @@ mod tests {
             len: new.bytes.len() as u64,
             checksum: new.checksum,
         };
-        registry.store_tails(key, tails, &new.files);
+        registry.store_tails(key, tails, &new.files, Moment::now());
         new.files.len()
     }
 

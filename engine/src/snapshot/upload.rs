@@ -20,6 +20,7 @@ use lazurite_tiering::{Checksum, ChecksumHasher, TransferBudget};
 use super::{
     capture::CapturedFile,
     context::Context,
+    moment::Moment,
     pending::Deadline,
     registry::{Fresh, Uploaded},
 };
@@ -86,6 +87,7 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
     let Some(path) = &file.staged else {
         return Ok(0);
     };
+    let since = Moment::now();
     let info = sst_info(context.rocks_env.env(), path)?;
     let key = context.layout.table_file(&info.unique_id)?;
     let source = context.union.open_random(path)?;
@@ -100,7 +102,10 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
         (file.len - info.tail_offset.min(file.len)) as usize,
         path,
     )?;
-    context.registry().insert(
+    let mut registry = context.registry();
+    // A state that is another job's: where this comes to nothing, the file may be here no more.
+    let original = registry.get(&file.name).map(|known| known.key.clone());
+    registry.insert(
         file.name.clone(),
         Uploaded {
             key,
@@ -109,7 +114,7 @@ fn upload_one(context: &Context, file: &CapturedFile, deadline: &Deadline) -> Re
             tail_offset: info.tail_offset,
             tail_checksum: Checksum::of(&tail),
             stored_tail: None,
-            fresh: Some(Fresh::upload()),
+            fresh: Some(Fresh::upload(since, original)),
         },
     );
     Ok(file.len)

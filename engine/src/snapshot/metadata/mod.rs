@@ -275,9 +275,15 @@ impl SnapshotMetadata {
             }
             _ => {}
         }
-        let bounds = Bounds::new(&place.root(), &claimed);
+        let bounds = match place {
+            Place::Snapshot(layout, _) => Bounds::new(layout.job(), &claimed),
+            Place::Savepoint(dir) => Bounds::of(dir),
+        };
         for key in &self.in_use {
             bounds.check(key).map_err(|e| e.to_string())?;
+            if !is_object(key) {
+                return Err(format!("{key} is nothing that anybody reads"));
+            }
         }
         if let Some(origin) = &self.origin {
             let origin = Place::parse(origin).map_err(|e| e.to_string())?;
@@ -309,6 +315,12 @@ fn corrupt(path: &Key, reason: String) -> Error {
         path: path.to_string(),
         reason,
     }
+}
+
+/// True of the key of a table file, of tails, or of a manifest: what a snapshot is made of.
+pub(crate) fn is_object(key: &str) -> bool {
+    let name = name_of(key);
+    name.ends_with(".sst") || name.ends_with(".tails") || name.starts_with("manifest-")
 }
 
 /// The last part of a key.

@@ -272,3 +272,101 @@ fn a_request_that_fails_costs_nobody_anything() {
         }
     }
 }
+
+#[test]
+fn snapshots_of_a_job_that_was_claimed_keep_what_they_name_in_others() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let mut model = models[1].clone();
+    // Two snapshots of `b` name the files of `old`.
+    let dir = fast_tempdir();
+    let b = world
+        .builder(dir.path(), "b")
+        .retained_snapshots(2)
+        .initial_state(path("old"), ClaimMode::Claim)
+        .open()
+        .unwrap();
+    snapshot(&b);
+    write(&b, &mut model, 0..100, 40);
+    snapshot(&b);
+    drop(b);
+    let dir = fast_tempdir();
+    let new = claiming(&world, dir.path(), "b/chk-2").open().unwrap();
+    write(&new, &mut model, 0..4_000, 41);
+    snapshot(&new);
+    new.compact().unwrap();
+    snapshot(&new);
+    drop(new);
+    let new = world.builder(dir.path(), "new").open().unwrap();
+    snapshot(&new);
+    assert_eq!(world.check_snapshots("b"), [1]);
+    world.gc();
+    assert_eq!(world.check_snapshots("b"), [1]);
+    check(&new, &model);
+}
+
+#[test]
+fn a_claim_that_is_taken_back_leaves_all_there_and_copies_what_is_needed() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let dir = fast_tempdir();
+    let new = claiming(&world, dir.path(), "old").retained_snapshots(5);
+    let new = new.open().unwrap();
+    snapshot(&new);
+    drop(new);
+    world.remove("old/_claimed");
+    let before = world.below("old");
+    let new = world.builder(dir.path(), "new").open().unwrap();
+    let files = new.restored().unwrap().files;
+    assert_eq!(snapshot(&new).copied_files, files);
+    let mut model = models[1].clone();
+    write(&new, &mut model, 0..4_000, 50);
+    new.compact().unwrap();
+    for _ in 0..3 {
+        snapshot(&new);
+    }
+    assert_eq!(world.below("old"), before);
+    check(&new, &model);
+}
+
+#[test]
+fn a_kept_directory_claims_only_what_it_began_with() {
+    let world = World::new();
+    let (models, old, _dir) = world.old();
+    drop(old);
+    let wal = |dir: &Path| world.builder(dir, "new").durability(Durability::Wal);
+    let dir = fast_tempdir();
+    let empty = wal(dir.path()).open().unwrap();
+    write(&empty, &mut Model::new(), 0..10, 1);
+    drop(empty);
+    let opened = wal(dir.path())
+        .initial_state(path("old"), ClaimMode::Claim)
+        .open();
+    let error = opened.err().unwrap();
+    assert!(matches!(error, Error::LocalDirectory { .. }), "{error}");
+    assert!(!world.below("old").contains_key("old/_claimed"));
+
+    let dir = fast_tempdir();
+    let mut model = models[1].clone();
+    for version in 60..63 {
+        let open = wal(dir.path()).initial_state(path("old"), ClaimMode::Claim);
+        let new = open.open().unwrap();
+        check(&new, &model);
+        write(&new, &mut model, 0..500, version);
+        assert!(world.below("old").contains_key("old/_claimed"));
+    }
+    let new = wal(dir.path()).open().unwrap();
+    check(&new, &model);
+    drop(new);
+    let open = wal(dir.path()).initial_state(path("old"), ClaimMode::Claim);
+    let new = open.open().unwrap();
+    let first = snapshot(&new);
+    assert_eq!(first.copied_files, 0);
+    assert!(first.reused_files > 0);
+    drop(new);
+    let elsewhere = fast_tempdir();
+    check(&wal(elsewhere.path()).open().unwrap(), &model);
+    assert_eq!(world.check_snapshots("old"), [1]);
+}

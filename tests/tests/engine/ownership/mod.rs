@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use lazurite::{
-    ClaimMode, Error, FsckOptions, GcOptions, LoadPolicy, Restore, SnapshotOptions, SnapshotPath,
-    SnapshotReport, SnapshotStore, StateBackend, StateBackendBuilder,
+    ClaimMode, Durability, Error, FsckOptions, GcOptions, LoadPolicy, Restore, SnapshotOptions,
+    SnapshotPath, SnapshotReport, SnapshotStore, StateBackend, StateBackendBuilder,
 };
 use lazurite_env::{
     Result as EnvResult,
@@ -77,6 +77,12 @@ impl World {
             let delete = async move { store.delete(&key).await };
             RUNTIME.wait(delete).unwrap();
         }
+    }
+
+    fn remove(&self, key: &str) {
+        let (store, key) = (self.inner.clone(), Key::new(key).unwrap());
+        let delete = async move { store.delete(&key).await };
+        RUNTIME.wait(delete).unwrap();
     }
 
     /// Two snapshots of the job `old`, both retained; what each holds, and the backend, which still runs.

@@ -182,3 +182,43 @@ fn metadata_that_leads_out_of_its_directory_is_refused() {
     let error = opened.err().unwrap();
     assert!(matches!(error, Error::SnapshotCorrupt { .. }), "{error}");
 }
+
+#[test]
+fn a_savepoint_in_the_jobs_own_directory_is_the_users_all_the_same() {
+    let world = World::new();
+    let (models, old, dir) = world.old();
+    let refused = old.snapshot(SnapshotOptions::new().savepoint("old"));
+    assert!(matches!(
+        refused.err().unwrap(),
+        Error::InvalidOption { .. }
+    ));
+    savepoint(&old, "old/savepoints/monday");
+    drop((old, dir));
+    for id in 1..=2 {
+        world.delete(&format!("old/chk-{id}"));
+    }
+    world.delete("old/shared");
+    let before = world.below("old");
+    let dir = fast_tempdir();
+    let again = world
+        .builder(dir.path(), "old")
+        .initial_state(path("old/savepoints/monday"), ClaimMode::NoClaim)
+        .open()
+        .unwrap();
+    let mut model = models[1].clone();
+    check(&again, &model);
+    for version in 80..83 {
+        snapshot(&again);
+        write(&again, &mut model, 0..4_000, version);
+        again.compact().unwrap();
+    }
+    snapshot(&again);
+    let after = world.below("old/savepoints");
+    assert_eq!(after.len(), before.len());
+    assert!(
+        after
+            .iter()
+            .all(|(key, bytes)| before.get(key) == Some(bytes))
+    );
+    check(&again, &model);
+}

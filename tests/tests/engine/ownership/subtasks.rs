@@ -27,8 +27,8 @@ impl Job {
             let dir = fast_tempdir();
             let range = range_for_operator(GROUPS, parallelism, index).unwrap();
             let mut backend = world.builder(dir.path(), job).key_group_range(range);
-            if let Some((from, mode)) = from {
-                backend = backend.initial_state(path(from), mode);
+            if let (Some(path), Some((_, mode))) = (coordinator.initial_path(), from) {
+                backend = backend.initial_state(path, mode);
             }
             (backend.restore(restore).open().unwrap(), dir)
         });
@@ -143,4 +143,25 @@ fn a_subtask_that_was_told_otherwise_is_refused() {
         .err()
         .unwrap();
     assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+}
+
+#[test]
+fn subtasks_do_not_look_for_the_newest_each_by_itself() {
+    let world = World::new();
+    let (_models, old, _dir) = world.old();
+    drop(old);
+    let dir = fast_tempdir();
+    let range = range_for_operator(GROUPS, 2, 0).unwrap();
+    let opened = world
+        .builder(dir.path(), "new")
+        .key_group_range(range)
+        .initial_state(path("old"), ClaimMode::NoClaim)
+        .open();
+    let error = opened.err().unwrap();
+    assert!(matches!(error, Error::InvalidOption { .. }), "{error}");
+    let coordinator = Coordinator::builder(world.snapshots(), "new")
+        .initial_state(path("old"), ClaimMode::NoClaim)
+        .open()
+        .unwrap();
+    assert_eq!(coordinator.initial_path().unwrap().to_string(), "old/chk-2");
 }
