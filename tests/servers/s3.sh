@@ -7,6 +7,7 @@
 #        s3.sh kill WORK PART [SIG]  sends a signal to mon, osd or rgw; default KILL
 #        s3.sh restart WORK PART     starts a part again, after kill -9 where it still runs, and waits until it answers
 #
+# S3_BYTES: what memstore takes, 4 GiB where it is not set
 # S3_STORE: memstore (default; fast, gone with the osd) or bluestore (on disk)
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -58,7 +59,7 @@ osd_data = $work/osd
 osd_objectstore = ${S3_STORE:-memstore}
 osd_class_load_list = *
 osd_memory_target = 1073741824
-memstore_device_bytes = 4294967296
+memstore_device_bytes = ${S3_BYTES:-4294967296}
 bluestore_block_size = 10737418240
 [client.rgw]
 # Without tcp_nodelay a small answer waits 40 ms for the acknowledgement of the one before.

@@ -175,6 +175,7 @@ impl Bench {
         let hasty = self.begin(HASTY, WRITER, ClaimMode::NoClaim, false)?;
         let no_claim_at_once = timed(&hasty, SnapshotOptions::new())?;
         self.close(hasty)?;
+        scene::remove(&self.store(), &self.runtime, HASTY)?;
         let (begun, before) = (Instant::now(), self.store.snapshot());
         let copier = self.begin(COPIER, WRITER, ClaimMode::NoClaim, true)?;
         if self.store.capabilities().copy != CopyKind::Streamed {
