@@ -43,7 +43,7 @@ fn in_memory() {
 
 #[test]
 fn on_s3() {
-    live(Kind::S3, 8);
+    live(Kind::S3, 50);
 }
 
 #[test]
