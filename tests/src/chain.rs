@@ -203,7 +203,7 @@ impl Chain {
                 ..RocksDbOptions::default()
             });
         if let Some((path, mode)) = &self.initial {
-            let ahead = self.jobs % 2 == 0;
+            let ahead = self.jobs.is_multiple_of(2);
             backend = backend.initial_state(path.clone(), *mode).copy_ahead(ahead);
         }
         if latest > 0 {
