@@ -105,6 +105,12 @@ pub(super) fn list_job(of: &SnapshotStore, job: &str) -> Result<Listing> {
             })
             .buffered(PARALLEL);
         while let Some((entries, prefix, id)) = listed.try_next().await? {
+            if id == 0 && entries.iter().any(is_metadata) {
+                // A savepoint that somebody has copied to this name.
+                let key = format!("{prefix}/");
+                listing.unknown.push(UnknownObject { key, bytes: None });
+                continue;
+            }
             let kind = if id == 0 {
                 kind_in_shared
             } else {

@@ -44,7 +44,7 @@ const LOOKS: usize = 3;
 pub struct Unreadable {
     /// The job.
     pub job: String,
-    /// The snapshot.
+    /// The snapshot; 0 where it is the claim of the job, `_claimed`.
     pub id: u64,
     /// The object.
     pub key: String,

@@ -38,6 +38,8 @@ fn what_is_not_known_is_left() {
     for key in [
         "alone/_metadata".to_owned(),
         format!("alone/shared/{id}.sst"),
+        "copied/shared/_metadata".into(),
+        format!("copied/shared/{id}-01234567.sst"),
         format!("alone/chk-1/manifest-{token}-{token}"),
         format!(".job/shared/{id}.sst"),
         format!("a b/shared/{id}.sst"),
@@ -65,12 +67,14 @@ fn what_is_not_known_is_left() {
     unknown.extend(prefixes);
     unknown.sort();
     assert_eq!(of(&report, "a").unknown, unknown);
-    let alone = UnknownObject {
-        key: "alone/".into(),
-        bytes: None,
-    };
-    assert_eq!(of(&report, "alone").unknown, [alone]);
-    assert_eq!(of(&report, "alone").referenced, Count::default());
+    for (job, key) in [("alone", "alone/"), ("copied", "copied/shared/")] {
+        let unknown = UnknownObject {
+            key: key.into(),
+            bytes: None,
+        };
+        assert_eq!(of(&report, job).unknown, [unknown]);
+        assert_eq!(of(&report, job).referenced, Count::default());
+    }
     let fsck = stored.tools().fsck(&Default::default(), &|_| ()).unwrap();
     assert!(fsck.is_ok());
     stored.check();
