@@ -74,8 +74,8 @@ pub fn gc(args: &GcArgs, format: Format) -> Result<()> {
             "{failed} objects could not be deleted; run it again"
         ))),
         (unreadable, _) => Err(Error::Wrong(format!(
-            "{unreadable} snapshots cannot be read, so nobody knows what they need, and nothing was deleted; give access to them, or \
-             delete their _metadata"
+            "{unreadable} snapshots or claims cannot be read, so nobody knows what is needed, and nothing was deleted; give access to them, \
+             or delete the _metadata or _claimed that is named"
         ))),
     }
 }
@@ -91,8 +91,9 @@ pub fn fsck(args: &FsckArgs, format: Format) -> Result<()> {
     let report = store.fsck(&options, &|progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
-    })?;
+    });
     bar.finish_and_clear();
+    let report = report?;
     let outcome = Outcome {
         ok: report.is_ok(),
         report: &report,
@@ -162,7 +163,10 @@ fn fsck_text(report: &FsckReport) -> String {
 fn damage_text(damage: &Damage) -> String {
     let mut text = format!("{}: {}\n", damage.key, damage.problem);
     for Broken { job, id, states } in &damage.breaks {
-        text += &format!("  breaks snapshot {id} of job {job}\n");
+        text += &match id {
+            0 => format!("  nobody knows who has claimed job {job}\n"),
+            id => format!("  breaks snapshot {id} of job {job}\n"),
+        };
         states.iter().for_each(|state| text += &state_text(state));
     }
     text
@@ -182,9 +186,13 @@ fn state_text(state: &BrokenState) -> String {
 
 fn unreadable_text(unreadable: &[Unreadable]) -> String {
     let lines = unreadable.iter().map(|of| {
+        let what = match of.id {
+            0 => "the claim".to_owned(),
+            id => format!("snapshot {id}"),
+        };
         format!(
-            "snapshot {} of job {} cannot be read: {}\n",
-            of.id, of.job, of.reason
+            "{what} of job {} cannot be read: {}: {}\n",
+            of.job, of.key, of.reason
         )
     });
     lines.collect()

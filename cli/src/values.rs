@@ -125,7 +125,8 @@ fn raw_text(bytes: &[u8]) -> Option<&str> {
     (!text.starts_with(HEX)).then_some(text)
 }
 
-/// A text in one line and one column: with `\\`, `\t`, `\n` and `\r` for what would break it.
+/// A text in one line and one column: with `\\`, `\t`, `\n` and `\r` for what would break it, and `\u{1b}` for what else a terminal would
+/// obey.
 pub fn one_cell(text: &str) -> String {
     let mut cell = String::with_capacity(text.len());
     for c in text.chars() {
@@ -134,6 +135,7 @@ pub fn one_cell(text: &str) -> String {
             '\t' => cell.push_str("\\t"),
             '\n' => cell.push_str("\\n"),
             '\r' => cell.push_str("\\r"),
+            c if c.is_control() => cell.extend(c.escape_unicode()),
             c => cell.push(c),
         }
     }
@@ -284,5 +286,9 @@ mod tests {
         }
         assert_eq!(namespace_text(b"window"), "window");
         assert_eq!(one_cell("a\tb\\\r\n"), "a\\tb\\\\\\r\\n");
+        assert_eq!(
+            one_cell("\u{1b}[2J\u{7f}\u{9b}ü"),
+            "\\u{1b}[2J\\u{7f}\\u{9b}ü"
+        );
     }
 }

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use lazurite_env::{Env, EnvExt, FileLock};
+use lazurite_env::{Env, EnvExt, FileLock, PosixEnv};
 use lazurite_tiering::framed;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -58,6 +58,20 @@ struct Identity {
     began_with: Option<String>,
     /// What the state in it was written with; `None` before there is any.
     key_groups: Option<(u16, KeyGroupRange)>,
+}
+
+/// The job that the local directory `path` is of; `None` where it is not a directory of this engine. Reads one small file and takes no
+/// lock; blocks on the disk.
+///
+/// # Errors
+/// [`Error::Env`] where the file that tells it cannot be read, or is damaged.
+pub fn job_of_directory(path: &Path) -> Result<Option<String>> {
+    let identity = path.join(IDENTITY);
+    if !PosixEnv.exists(&identity)? {
+        return Ok(None);
+    }
+    let identity: Identity = read(&PosixEnv, &identity, "lazurite-directory")?;
+    Ok(Some(identity.job))
 }
 
 impl Directory {

@@ -41,6 +41,7 @@ pub use backend::StateBackend;
 pub use builder::{Durability, LoadPolicy, Restore, StateBackendBuilder};
 pub use codec::{Codec, CodecError, Postcard, RawBytes};
 pub use coordinator::{CompletedSnapshot, Coordinator, CoordinatorBuilder, OnCancel, Subtask};
+pub use directory::job_of_directory;
 pub use error::{Error, Result};
 pub use key_groups::KeyGroupRange;
 pub use lazurite_tiering::{DownloadOptions, DownloadProgress, Downloader};

@@ -81,7 +81,8 @@ pub trait EnvExt: Env {
     }
 
     /// Removes a directory and everything below it; not an error where it is not there. Durable once the directory
-    /// above was synced. After an error a part may be gone.
+    /// above was synced. After an error a part may be gone. Links below it are removed and not followed; `path` itself must be none, for what
+    /// it leads to would be emptied.
     fn remove_dir_all(&self, path: &Path) -> Result<()> {
         let entries = match self.list(path) {
             Err(e) if e.is_not_found() => return Ok(()),

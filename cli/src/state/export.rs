@@ -22,7 +22,7 @@ pub struct Args {
     /// The directory to write: empty, or not there yet. Beside it, DIR.partial is used meanwhile.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Writes all table files anew, in a format that RocksDB reads since 6.27. Without, it takes RocksDB 10.4.
+    /// Writes all table files anew, in a format that RocksDB reads since 6.6. Without, it takes RocksDB 10.4.
     #[arg(long)]
     rewrite: bool,
 }

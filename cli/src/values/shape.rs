@@ -84,7 +84,11 @@ fn parse(name: &str, depth: usize) -> Option<Shape> {
     let standard = ["alloc", "core", "std"].contains(&module.split("::").next()?);
     match (standard, last, &arguments[..]) {
         (true, "String", []) => Some(Shape::Text),
-        (true, "Option", [of]) => Some(Shape::Option(Box::new(one(of)?))),
+        (true, "Option", [of]) => match one(of)? {
+            // Nothing, and something that is shown as nothing too, could not be told apart.
+            Shape::Option(_) | Shape::Unit => None,
+            of => Some(Shape::Option(Box::new(of))),
+        },
         (true, "Box" | "Arc" | "Rc", [of, ..]) => one(of),
         (true, "Vec" | "VecDeque" | "BTreeSet" | "HashSet", [of, ..]) => {
             Some(Shape::Seq(many(one(of)?)?))
@@ -362,6 +366,12 @@ mod tests {
             ("(u8", None),
             ("", None),
             ("alloc::vec::Vec<((), [u8; 0])>", None),
+            ("core::option::Option<core::option::Option<u8>>", None),
+            (
+                "core::option::Option<alloc::boxed::Box<core::option::Option<u8>>>",
+                None,
+            ),
+            ("core::option::Option<()>", None),
         ] {
             assert_eq!(Shape::parse(name), shape, "{name}");
         }

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! All of it can be had again from the store. So a directory that the run has no subtask for is removed: one that bears a
-//! subtask's number and the engine's mark, and no link to one. Crash story: the mark goes when all else but a lock is gone, so the next
+//! subtask's number and the engine's mark, and no link to one. The mark tells the job: where one is another job's, nothing is moved or
+//! removed, and the run is refused before it takes over anything. Crash story: the mark goes when all else but a lock is gone, so the next
 //! run goes on with a removal that was interrupted.
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lazurite::job_of_directory;
 use lazurite_env::{Env, ErrorKind, FileLock, PosixEnv};
 
 use crate::error::{Error, Result};
@@ -30,14 +32,15 @@ const ADOPTED: &str = "subtask-0.part";
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
+    job: String,
     _lock: Box<dyn FileLock>,
 }
 
 impl Directory {
-    /// Makes `path` where it is missing, and locks it. Refuses one that holds anything else.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Makes `path` where it is missing, and locks it for `job`. Refuses one that holds anything else, another job's state too.
+    pub fn open(path: &Path, job: &str) -> Result<Self> {
         fs::create_dir_all(path).map_err(Error::file("create", path))?;
-        refuse_foreign(path)?;
+        refuse_foreign(path, job)?;
         let lock = PosixEnv
             .lock(&path.join(LOCK))
             .map_err(|error| match error.kind() {
@@ -47,9 +50,12 @@ impl Directory {
                 )),
                 _ => error.into(),
             })?;
+        // It may have become somebody else's before it was locked.
+        refuse_foreign(path, job)?;
         adopt(path).map_err(Error::file("move the state in", path))?;
         Ok(Directory {
             path: path.to_owned(),
+            job: job.to_owned(),
             _lock: lock,
         })
     }
@@ -59,8 +65,8 @@ impl Directory {
         self.path.join(format!("{SUBTASK}{index}"))
     }
 
-    /// Removes the directories of the subtasks from `parallelism` on. To be called once the others are open, which shows that
-    /// they are this job's. What cannot be removed is left to the next run, with a warning.
+    /// Removes the directories of the subtasks from `parallelism` on, as far as they are this job's. To be called once the others are
+    /// open. What cannot be removed is left to the next run, with a warning.
     pub fn remove_unused(&self, parallelism: u16) {
         let names = match names(&self.path) {
             Ok(names) => names,
@@ -71,6 +77,7 @@ impl Directory {
             let lock = unused.join(LOCK).symlink_metadata();
             if index >= parallelism
                 && is_marked(&unused)
+                && job_of_directory(&unused).is_ok_and(|of| of.as_ref() == Some(&self.job))
                 && lock.is_ok_and(|lock| lock.is_file())
                 && let Err(error) = remove(&unused)
             {
@@ -81,14 +88,25 @@ impl Directory {
 }
 
 /// Refuses, untouched, a directory that is somebody else's.
-fn refuse_foreign(path: &Path) -> Result<()> {
+fn refuse_foreign(path: &Path, job: &str) -> Result<()> {
     let names = names(path).map_err(Error::file("list", path))?;
     let is_name = |name: &OsStr| name == ADOPTED || subtask_index(name).is_some();
-    let ours = is_marked(path)
-        || names
-            .iter()
-            .any(|name| is_name(name) && is_marked(&path.join(name)));
-    if ours || names.iter().all(|name| name == LOCK || is_name(name)) {
+    let below = names.iter().filter(|name| is_name(name));
+    let marked: Vec<PathBuf> = below
+        .map(|name| path.join(name))
+        .chain([path.to_owned()])
+        .filter(|dir| is_marked(dir))
+        .collect();
+    for dir in &marked {
+        let of = job_of_directory(dir)?;
+        if let Some(of) = of.filter(|of| of != job) {
+            return Err(Error::Wrong(format!(
+                "{} holds state of job {of:?}, not of {job:?}; give --dir a directory of its own to each job",
+                dir.display()
+            )));
+        }
+    }
+    if !marked.is_empty() || names.iter().all(|name| name == LOCK || is_name(name)) {
         return Ok(());
     }
     Err(Error::Wrong(format!(
@@ -162,6 +180,8 @@ fn warn(path: &Path, error: &io::Error) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn write(path: impl AsRef<Path>) {
@@ -170,11 +190,21 @@ mod tests {
         fs::write(path, "x").unwrap();
     }
 
+    const JOB: &str = "words";
+
     /// A directory of the engine.
     fn marked(dir: &Path) {
-        for file in [MARK, LOCK, "db/000007.sst"] {
+        marked_of(dir, JOB);
+    }
+
+    fn marked_of(dir: &Path, job: &str) {
+        for file in [LOCK, "db/000007.sst"] {
             write(dir.join(file));
         }
+        let identity = json!({"job": job, "token": "t", "newest_seen": 0, "key_groups": null});
+        let body = identity.to_string().into_bytes();
+        let mark = lazurite_tiering::framed::encode("lazurite-directory", 1, &body);
+        fs::write(dir.join(MARK), mark).unwrap();
     }
 
     fn sorted(dir: &Path) -> Vec<String> {
@@ -209,7 +239,7 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, dir.join("subtask-2/link")).unwrap();
         write(dir.join("subtask-5"));
         write(dir.join("subtask-6/db/000001.sst"));
-        Directory::open(&dir).unwrap().remove_unused(2);
+        Directory::open(&dir, JOB).unwrap().remove_unused(2);
         let mut expected: Vec<&str> = kept.to_vec();
         expected.extend([LOCK, "subtask-4", "subtask-5", "subtask-6"]);
         expected.sort_unstable();
@@ -223,7 +253,7 @@ mod tests {
         let unused = temp.path().join("subtask-1");
         marked(&unused);
         let lock = PosixEnv.lock(&unused.join(LOCK)).unwrap();
-        let directory = Directory::open(temp.path()).unwrap();
+        let directory = Directory::open(temp.path(), JOB).unwrap();
         directory.remove_unused(1);
         assert!(unused.join("db/000007.sst").exists());
         drop(lock);
@@ -235,20 +265,53 @@ mod tests {
     fn a_directory_has_one_run_and_must_not_be_anybody_elses() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("new/dir");
-        let first = Directory::open(&dir).unwrap();
-        let error = Directory::open(&dir).unwrap_err();
+        let first = Directory::open(&dir, JOB).unwrap();
+        let error = Directory::open(&dir, JOB).unwrap_err();
         assert!(error.to_string().contains("another run"), "{error}");
         drop(first);
-        Directory::open(&dir).unwrap();
+        Directory::open(&dir, JOB).unwrap();
         let home = temp.path().join("home");
         write(home.join("letter.txt"));
-        let error = Directory::open(&home).unwrap_err();
+        let error = Directory::open(&home, JOB).unwrap_err();
         assert!(error.to_string().contains("--dir"), "{error}");
         assert_eq!(sorted(&home), ["letter.txt"]);
         // What somebody put beside the state does no harm.
         marked(&dir.join("subtask-0"));
         write(dir.join("letter.txt"));
-        Directory::open(&dir).unwrap();
+        Directory::open(&dir, JOB).unwrap();
+    }
+
+    #[test]
+    fn what_is_another_jobs_is_refused_untouched() {
+        let places = ["", ADOPTED, "subtask-0", "subtask-7"];
+        for place in places {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = temp.path();
+            marked_of(&dir.join(place), "other");
+            if place != "" {
+                marked(&dir.join("subtask-1"));
+            }
+            let before = (sorted(dir), sorted(&dir.join(place)));
+            let error = Directory::open(dir, JOB).unwrap_err().to_string();
+            assert!(
+                error.contains("\"other\"") && error.contains("--dir"),
+                "{error}"
+            );
+            assert_eq!((sorted(dir), sorted(&dir.join(place))), before);
+        }
+        // One that came since, and one of which nobody knows whose it is.
+        let temp = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temp.path(), JOB).unwrap();
+        marked_of(&directory.subtask(3), "other");
+        marked(&directory.subtask(4));
+        fs::write(directory.subtask(4).join(MARK), "x").unwrap();
+        directory.remove_unused(1);
+        assert_eq!(sorted(&directory.subtask(3)).len(), 3);
+        assert_eq!(sorted(&directory.subtask(4)).len(), 3);
+        drop(directory);
+        fs::remove_dir_all(temp.path().join("subtask-3")).unwrap();
+        let error = Directory::open(temp.path(), JOB).unwrap_err();
+        assert!(error.chain().contains("subtask-4"), "{}", error.chain());
     }
 
     #[test]
@@ -266,7 +329,7 @@ mod tests {
             if step > 2 {
                 fs::rename(dir.join(MARK), adopted.join(MARK)).unwrap();
             }
-            let directory = Directory::open(dir).unwrap();
+            let directory = Directory::open(dir, JOB).unwrap();
             assert_eq!(sorted(dir), [LOCK, "subtask-0"], "step {step}");
             assert_eq!(sorted(&directory.subtask(0)), [MARK, "db"], "step {step}");
         }

@@ -95,7 +95,7 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
     if let Some(newest) = newest(&args.job, &store, &runtime, &snapshots)? {
         Position::of(&newest, &inputs, args.key_groups)?;
     }
-    let directory = Directory::open(&args.dir)?;
+    let directory = Directory::open(&args.dir, &args.job)?;
     let coordinator = Arc::new(Coordinator::builder(snapshots, &args.job).open()?);
     let latest = coordinator.latest();
     let (restore, position) = match &latest {
@@ -137,7 +137,8 @@ pub fn run(args: &Args, format: Format, watched: bool) -> Result<()> {
 }
 
 /// The newest complete snapshot of `job`, `None` where none is found. Looks from the highest number on, and so at little of what runs
-/// that died have left.
+/// that died have left. It looks once: where another run completes one at that moment, none may be found. Then a run that cannot go on is
+/// refused later, when it has taken over the job already; nothing else hangs on it.
 fn newest(
     job: &str,
     store: &Arc<dyn RemoteStore>,

@@ -18,7 +18,7 @@ use crate::{
 pub struct Broken {
     /// Its job.
     pub job: String,
-    /// Its number.
+    /// Its number; 0 where nobody knows who has claimed the job.
     pub id: u64,
     /// Which of its states need the object. None where that is not known: all of them.
     pub states: Vec<BrokenState>,

@@ -140,7 +140,7 @@ impl SnapshotStore {
         })?;
         let named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
         let found = self.lengths_of(&survey, &named)?;
-        let mut suspects = self.suspects(&named, &found)?;
+        let mut suspects = named.of_other_lengths(&found);
         let mut read_bytes = 0;
         if !options.quick {
             let (wrong, read) = self.read_all(&named, &found, progress)?;
@@ -191,42 +191,15 @@ impl SnapshotStore {
             Ok(lengths)
         })?;
         found.extend(listed.into_iter().flatten());
-        Ok(found)
-    }
-
-    /// What is missing or has another length.
-    fn suspects<'a>(
-        &self,
-        named: &'a Named,
-        found: &HashMap<String, u64>,
-    ) -> Result<Vec<Suspect<'a>>> {
-        let mut suspects = Vec::new();
-        let mut missing = Vec::new();
-        for (key, accounts) in &named.objects {
-            match found.get(key) {
-                None => missing.push((key, accounts)),
-                Some(found) => {
-                    suspects.extend(accounts.iter().filter(|of| of.len != *found).map(|of| {
-                        Suspect {
-                            key,
-                            problem: of.wrong_length(*found),
-                            accounts: vec![of],
-                        }
-                    }))
-                }
-            }
-        }
         // Asked for by name: a listing may have passed over what was put at that moment.
-        let gone = in_parallel(PARALLEL, &missing, |(key, _)| {
-            Ok(len_of(self, &Key::new(key.as_str())?)?.is_none())
+        let missing = named.objects.keys().filter(|key| !found.contains_key(*key));
+        let missing: Vec<&String> = missing.collect();
+        let asked = in_parallel(PARALLEL, &missing, |key| {
+            let len = len_of(self, &Key::new(key.as_str())?)?;
+            Ok(len.map(|len| ((*key).clone(), len)))
         })?;
-        let gone = missing.into_iter().zip(gone).filter(|(_, gone)| *gone);
-        suspects.extend(gone.map(|((key, accounts), _)| Suspect {
-            key,
-            problem: Problem::Missing,
-            accounts: accounts.iter().collect(),
-        }));
-        Ok(suspects)
+        found.extend(asked.into_iter().flatten());
+        Ok(found)
     }
 
     /// Reads every object that has a length that it should have.
@@ -292,8 +265,18 @@ impl SnapshotStore {
         let by_snapshot: Vec<_> = by_snapshot.into_iter().collect();
         let broken = in_parallel(PARALLEL_OBJECTS, &by_snapshot, |(snapshot, of)| {
             let (job, id) = &named.snapshots[*snapshot as usize];
-            let Some(Ok(metadata)) = read(self, &JobLayout::new(job)?, *id)? else {
-                return Ok(Vec::new());
+            let metadata = match read(self, &JobLayout::new(job)?, *id)? {
+                Some(Ok(metadata)) => metadata,
+                None => return Ok(Vec::new()),
+                // It could be read before. Nobody can tell any more what of it is broken, but it still needs the object.
+                Some(Err(_)) => {
+                    let broken = of.iter().map(|(at, _)| {
+                        let (job, id) = (job.clone(), *id);
+                        let states = Vec::new();
+                        (*at, Broken { job, id, states })
+                    });
+                    return Ok(broken.collect());
+                }
             };
             let mut scopes = Scopes::new(self, &metadata);
             let mut broken = Vec::new();
@@ -316,6 +299,7 @@ impl SnapshotStore {
             .filter_map(|(at, suspect)| {
                 let mut breaks = breaks.remove(&at)?;
                 breaks.sort_unstable();
+                breaks.dedup();
                 Some(Damage {
                     key: suspect.key.to_owned(),
                     problem: suspect.problem,
@@ -357,6 +341,29 @@ impl Named {
                 }),
             }
         }
+    }
+
+    /// What is missing or has another length.
+    fn of_other_lengths(&self, found: &HashMap<String, u64>) -> Vec<Suspect<'_>> {
+        let mut suspects = Vec::new();
+        for (key, accounts) in &self.objects {
+            match found.get(key) {
+                None => suspects.push(Suspect {
+                    key,
+                    problem: Problem::Missing,
+                    accounts: accounts.iter().collect(),
+                }),
+                Some(found) => {
+                    let wrong = accounts.iter().filter(|of| of.len != *found);
+                    suspects.extend(wrong.map(|of| Suspect {
+                        key,
+                        problem: of.wrong_length(*found),
+                        accounts: vec![of],
+                    }));
+                }
+            }
+        }
+        suspects
     }
 
     /// Objects that are one thing to some snapshots and another to others.

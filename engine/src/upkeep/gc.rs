@@ -3,11 +3,12 @@
 //! # Why no snapshot loses anything
 //! 1. The store's own time is read, then the objects are listed, and the snapshots of all jobs are read after that (`reading`). An
 //!    object is an orphan if none of them names it and it was put longer than [`GcOptions::min_age`] before.
-//! 2. A snapshot that is completed later names what the complete snapshot before it names, and so what was seen here, or what was put
+//! 2. A snapshot that is completed later names what the complete snapshot names that its writer began with or wrote last, and what was put
 //!    within the last hours: nobody reuses an upload for longer than an hour unless a complete snapshot names it, and no snapshot
-//!    takes more than twelve hours. So it names no orphan, as long as the least age is longer than both together.
-//! 3. A table file whose content was uploaded once more has the name that it had before. So each prefix is listed again just before its
-//!    orphans go, and one that was put since stays.
+//!    takes more than twelve hours. That other one was read here, or was completed later itself, and so on down to one that was read: so none
+//!    names an orphan, as long as the least age is longer than both together.
+//! 3. No name is given twice, so nobody puts an orphan again but with a request that comes late. Each prefix is listed again just before its
+//!    orphans go all the same: what was put since stays, and so does a number that was completed since.
 //! 4. What a job has claimed is named by the claimed snapshot until one of the job's own names it. So jobs that have claimed others are read
 //!    again, after these. Where no snapshot of a claimer is seen, for it may lie outside of what this store shows, the claimed job loses nothing.
 //! 5. A `_metadata` that cannot be read (or a claim) may name anything: then nothing is deleted at all, whichever job it is of.
@@ -33,14 +34,14 @@ use lazurite_env::{
 use serde::Serialize;
 
 use super::{
-    listing::CLOCK,
+    listing::{CLOCK, SHARED},
     reading::Unreadable,
     survey::{Count, JobObjects, Survey},
     wanted,
 };
 use crate::{
     Result, SnapshotStore,
-    snapshot::layout::{JobLayout, METADATA, token},
+    snapshot::layout::{JobLayout, METADATA, snapshot_id, token},
 };
 
 /// Deletions under way at once.
@@ -112,7 +113,7 @@ impl SnapshotStore {
     /// Finds what no complete snapshot needs and, where `options` say so, deletes it. Jobs may go on meanwhile; so may another run.
     ///
     /// Without deleting it writes nothing, and tells ages by this machine's clock, or by the newest object where that is later. To
-    /// delete it puts a small object below a job, and removes it again, to see the store's clock. Blocks, for a list of each number
+    /// delete it puts a small object below the first job that has put something, and removes it again, to see the store's clock. Blocks, for a list of each number
     /// of each job, a list of the shared objects (a request for each 1,000), two requests for each snapshot of the store, and one for
     /// each deletion. Takes memory for each object that there is (some 300 bytes), and for four `_metadata`.
     ///
@@ -123,10 +124,13 @@ impl SnapshotStore {
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
         let all = self.jobs()?;
         let wanted = wanted(&all, options.job.as_deref())?;
-        let now = match wanted.first() {
-            Some(job) if options.delete => Some(self.time(job)?),
-            _ => None,
-        };
+        let (mut now, mut delete) = (None, options.delete);
+        if delete {
+            match self.place_of_clock(&wanted)? {
+                Some(layout) => now = Some(self.time(&layout)?),
+                None => delete = false, // there is nothing of a job
+            }
+        }
         let survey = Survey::take(self, &wanted, &all, &|_, _| ())?;
         let now = now.unwrap_or_else(|| about_now(&survey));
         let mut jobs = Vec::new();
@@ -135,7 +139,7 @@ impl SnapshotStore {
                 objects,
                 ..GcJob::default()
             };
-            if options.delete {
+            if delete {
                 self.remove(&survey, &mut job);
             }
             jobs.push(job);
@@ -146,12 +150,31 @@ impl SnapshotStore {
         })
     }
 
-    /// The store's time, as it tells it for an object that is put now.
-    fn time(&self, job: &str) -> Result<SystemTime> {
-        let layout = JobLayout::new(job)?;
+    /// A job that has put something: what else has such a name is somebody else's, or a snapshot that lies on its own, and nothing is put
+    /// there.
+    fn place_of_clock(&self, jobs: &[String]) -> Result<Option<JobLayout>> {
+        for job in jobs {
+            let layout = JobLayout::new(job)?;
+            let (store, key) = (self.store.clone(), layout.job().clone());
+            let listed = self.wait(async move { store.list(Some(&key)).await })?;
+            let is_metadata =
+                |of: &Listed| matches!(of, Listed::Object { name, .. } if name == METADATA);
+            let is_jobs = |of: &Listed| match of {
+                Listed::Prefix { name } => name == SHARED || snapshot_id(name).is_some(),
+                Listed::Object { .. } => false,
+            };
+            if listed.iter().any(is_jobs) && !listed.iter().any(is_metadata) {
+                return Ok(Some(layout));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The store's time, as it tells it for an object that is put now below the job.
+    fn time(&self, layout: &JobLayout) -> Result<SystemTime> {
         let name = format!("{CLOCK}{}", token());
         let key = layout.job().join(&name)?;
-        let store = self.store.clone();
+        let (store, layout) = (self.store.clone(), layout.clone());
         self.wait(async move {
             let looked = async {
                 store.put(&key, Bytes::new()).await?;

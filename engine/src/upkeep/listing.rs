@@ -18,6 +18,9 @@ use crate::{
 /// What the name of a clock marker begins with; a token follows.
 pub(super) const CLOCK: &str = "_gc-";
 
+/// What is directly below a job and holds what its snapshots share.
+pub(super) const SHARED: &str = "shared";
+
 /// What an object is, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,7 +90,7 @@ pub(super) fn list_job(of: &SnapshotStore, job: &str) -> Result<Listing> {
         let mut below = Vec::new();
         for entry in top {
             match &entry {
-                Listed::Prefix { name } if name == "shared" => below.push((layout.shared(), 0)),
+                Listed::Prefix { name } if name == SHARED => below.push((layout.shared(), 0)),
                 Listed::Prefix { name } => match snapshot_id(name) {
                     Some(id) => below.push((layout.snapshot(id), id)),
                     None => listing.take(layout.job(), 0, entry, |_| None),
@@ -102,6 +105,12 @@ pub(super) fn list_job(of: &SnapshotStore, job: &str) -> Result<Listing> {
             })
             .buffered(PARALLEL);
         while let Some((entries, prefix, id)) = listed.try_next().await? {
+            if id == 0 && entries.iter().any(is_metadata) {
+                // A savepoint that somebody has copied to this name.
+                let key = format!("{prefix}/");
+                listing.unknown.push(UnknownObject { key, bytes: None });
+                continue;
+            }
             let kind = if id == 0 {
                 kind_in_shared
             } else {

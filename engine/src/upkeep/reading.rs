@@ -1,12 +1,21 @@
 //! Reads what the snapshots of a job name while the job goes on.
 //!
-//! What must come of it: whoever looks afterwards for a snapshot of the job finds one that was read here, or one that was completed
-//! since. A newer one that was completed since names what the one before it names and what was uploaded lately, and so on down to
-//! one that was complete when the job was listed: so it is enough that the newest of these is read, and whatever else stays.
+//! What must come of it: all that a snapshot names which is completed later is named by one that was read, or was uploaded lately. A
+//! snapshot names what the complete snapshot names that its writer began with or wrote last, and what was uploaded lately. That one is
+//! not always the newest: a job may be rolled back to any of its snapshots. So every snapshot must be read that was complete when the reading
+//! ended, but for those that were completed meanwhile from one that was read.
 //!
-//! It is looked for from the highest number down, one by one. A writer that completes a snapshot meanwhile deletes older ones, the
+//! The newest is looked for from the highest number down, one by one. A writer that completes a snapshot meanwhile deletes older ones, the
 //! oldest first (`retention`); so where one is found, none above it was complete when the job was listed and has been deleted since.
 //! Where none is found at all, the job is listed and looked at again, until nothing changes any more.
+//!
+//! An older one that is gone when it is to be read was subsumed: a newer snapshot was completed first, which may have begun with it and
+//! be the only one left that names its files. So after the older ones the numbers above the newest are listed again, and those under which
+//! nothing was read so far are read, the lowest first: what is gone then was subsumed by one above, which is read next, or is new in the
+//! next listing. It ends when nothing is found and the listing has stayed as it was. A claim counts as such a change: the snapshot that
+//! was claimed was complete before it, so it is looked for once more.
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -20,7 +29,7 @@ use crate::{
         SnapshotMetadata,
         layout::JobLayout,
         place::Place,
-        store::{is_missing, list_ids, load},
+        store::{Listing, is_missing, list_ids, load},
     },
 };
 
@@ -35,7 +44,7 @@ const LOOKS: usize = 3;
 pub struct Unreadable {
     /// The job.
     pub job: String,
-    /// The snapshot.
+    /// The snapshot; 0 where it is the claim of the job, `_claimed`.
     pub id: u64,
     /// The object.
     pub key: String,
@@ -58,11 +67,11 @@ pub enum UnreadableCause {
     Denied,
 }
 
-/// What takes the snapshots as they are read, each once, and the fences, from several threads.
+/// What takes the snapshots as they are read, each once, and the fences, some twice, from several threads.
 pub(super) type Each<'a> = &'a (dyn Fn(&str, Result<SnapshotMetadata, Unreadable>) + Sync);
 
-/// Gives every complete snapshot and fence of the job, or what keeps it from being read, to `each`. True where another job has claimed this one,
-/// as it was when the last of them had been read.
+/// Gives every complete snapshot and fence of the job, or what keeps it from being read, to `each`. True where another job has claimed this one:
+/// the snapshot that it began with was read then, or it has one of its own that names the same.
 ///
 /// # Errors
 /// Where the store cannot be read: then it is not known whether it was all.
@@ -75,20 +84,42 @@ pub(super) fn read_job(of: &SnapshotStore, job: &str, each: Each<'_>) -> Result<
         let mut rest = listing.ids.clone();
         while let Some(id) = rest.pop() {
             if read_one(of, &layout, id, each)? == Under::Snapshot {
-                let older: Vec<u64> = rest;
-                in_parallel(PARALLEL_READS, &older, |id| {
-                    read_one(of, &layout, *id, each)
-                })?;
-                return Ok(list()?.claimed);
+                in_parallel(PARALLEL_READS, &rest, |id| read_one(of, &layout, *id, each))?;
+                return read_newer(of, &layout, id, each);
             }
         }
         let again = list()?;
-        looks = if again.ids == listing.ids {
-            looks + 1
-        } else {
-            0
-        };
+        looks = if again == listing { looks + 1 } else { 0 };
         if looks >= listing.ids.len().min(LOOKS - 1) {
+            return Ok(again.claimed);
+        }
+        listing = again;
+    }
+}
+
+/// Reads what was completed above `newest` since that was found to be the newest. The same as of [`read_job`].
+fn read_newer(of: &SnapshotStore, layout: &JobLayout, newest: u64, each: Each<'_>) -> Result<bool> {
+    let list = || list_ids(&of.store, &of.runtime, layout);
+    let mut read = BTreeSet::new();
+    let mut listing = list()?;
+    loop {
+        let mut is_settled = true;
+        for id in listing.ids.iter().filter(|id| **id > newest) {
+            if !read.contains(id) && read_one(of, layout, *id, each)? != Under::Nothing {
+                read.insert(*id);
+                is_settled = false;
+            }
+        }
+        let again = list()?;
+        let above = |of: &Listing| {
+            of.ids
+                .iter()
+                .copied()
+                .filter(|id| *id > newest)
+                .collect::<Vec<_>>()
+        };
+        is_settled &= above(&again) == above(&listing) && again.claimed == listing.claimed;
+        if is_settled {
             return Ok(again.claimed);
         }
         listing = again;

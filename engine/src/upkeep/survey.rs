@@ -23,7 +23,7 @@ use crate::{
     snapshot::{SnapshotMetadata, claims::claimer, layout::JobLayout, place::Place},
 };
 
-/// Claims one after another that are followed; more never happen while a store is looked at.
+/// Claims one after another that are followed to one that has snapshots. What was claimed more often is held.
 const MAX_CLAIMS: usize = 8;
 
 /// How many objects, and their bytes.
@@ -165,16 +165,18 @@ impl Survey {
             }
         }
         // What a claimed snapshot named is named by its claimer's before it goes, so whoever is read after it has it; a claimer may be claimed in
-        // its turn.
-        for _ in 0..MAX_CLAIMS {
-            let before = claims.by.len();
+        // its turn. One round without a new claim is enough: all but the last claimer of a chain were claimed before it, so they completed and
+        // deleted nothing any more. The snapshot that the last one began with was complete when its claim was seen, and `read_job` had read
+        // it then, or it had gone because the last one had its own. That one was read again in this round. Claims stay, and each job is
+        // claimed once, so this ends.
+        loop {
+            let before = claims.by.clone();
             for claimer in claims.claimers() {
                 if read(&claimer, false)? {
                     claims.note(of, &claimer, &mut lock(&unreadable))?;
                 }
             }
-            claims.rounds += 1;
-            if claims.by.len() == before && claims.rounds >= before {
+            if claims.by == before {
                 break;
             }
         }
@@ -257,7 +259,6 @@ impl Survey {
 #[derive(Default)]
 struct Claims {
     by: BTreeMap<String, String>,
-    rounds: usize,
 }
 
 impl Claims {

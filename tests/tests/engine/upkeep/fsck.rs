@@ -43,6 +43,42 @@ fn broken(damage: &Damage) -> BTreeSet<(String, u64)> {
     snapshots
 }
 
+/// What was found stays a finding where nobody can tell any more what it breaks; where the snapshot has gone, it is none.
+#[test]
+fn a_snapshot_that_becomes_unreadable_meanwhile_hides_nothing() {
+    for is_gone in [false, true] {
+        let stored = Stored::new();
+        let metadata = "b/chk-1/_metadata";
+        let files = objects(&stored.metadata("b", 1));
+        let file = files.iter().find(|key| key.ends_with(".sst")).unwrap();
+        let mut bytes = stored.get(file);
+        bytes[7] ^= 1;
+        stored.put(file, &bytes);
+        // The objects are read after the snapshots.
+        let change = |_| match is_gone {
+            true => stored.delete(metadata),
+            false => stored.put(metadata, b"damaged"),
+        };
+        let report = stored.tools().fsck(&FsckOptions::default(), &change);
+        let damages = report.unwrap().damages;
+        if is_gone {
+            assert_eq!(damages, []);
+            continue;
+        }
+        let [damage] = &damages[..] else {
+            panic!("{damages:?}")
+        };
+        assert_eq!(&damage.key, file);
+        assert!(matches!(damage.problem, Problem::WrongChecksum { .. }));
+        let breaks = Broken {
+            job: "b".into(),
+            id: 1,
+            states: Vec::new(),
+        };
+        assert_eq!(damage.breaks, [breaks]);
+    }
+}
+
 #[test]
 fn a_whole_store_is_whole_and_each_object_read_once() {
     let stored = Stored::new();

@@ -80,8 +80,10 @@ fn what_failed_snapshots_left_goes_and_nothing_else() {
         minus(&stored.keys(), &stored.needed()),
         ["a/_claimed".to_owned()].into()
     );
-    stored.check();
     assert_eq!(orphans(&stored.gc(true)), BTreeSet::new());
+    // Who has been claimed can be restored no more, so the claim goes before that is tried.
+    stored.delete("a/_claimed");
+    stored.check();
 }
 
 fn bytes_of(report: &GcReport) -> Count {

@@ -94,6 +94,84 @@ fn a_snapshot_that_is_subsumed_while_it_is_read_has_a_successor() {
     stored.check();
 }
 
+/// A job that was rolled back completes what names files of an older snapshot alone, and deletes that one before it is read.
+#[test]
+fn what_a_rolled_back_job_names_again_stays() {
+    for is_listed in [false, true] {
+        let mut stored = Stored::default();
+        let first = first_of_three(&mut stored);
+        let dir = fast_tempdir();
+        let commit = GateStore::new(Arc::new(stored.store.clone()));
+        let backend = stored
+            .backend(dir.path(), "a")
+            .retained_snapshots(3)
+            .remote_store(Arc::new(commit.clone()))
+            .restore(Restore::Snapshot(1))
+            .open()
+            .unwrap();
+        stored.age_all();
+        let take = || backend.snapshot(SnapshotOptions::new()).unwrap();
+        let under_way = is_listed.then(|| {
+            commit.hold_writes("a/chk-4/_metadata");
+            let pending = take();
+            commit.wait_until_held();
+            pending
+        });
+        let reads = GateStore::new(Arc::new(stored.store.clone()));
+        reads.hold_reads("a/chk-1/_metadata");
+        let report = std::thread::scope(|scope| {
+            let gc = scope.spawn(|| {
+                let tools = SnapshotStore::new(Arc::new(reads.clone()), RUNTIME.clone());
+                let options = GcOptions {
+                    delete: true,
+                    ..GcOptions::default()
+                };
+                tools.gc(&options).unwrap()
+            });
+            reads.wait_until_held();
+            commit.open();
+            let pending = under_way.unwrap_or_else(take);
+            assert_eq!(pending.wait().unwrap().id, 4);
+            while stored.tools().load("a", 1).is_ok() {
+                std::thread::yield_now();
+            }
+            reads.open();
+            gc.join().unwrap()
+        });
+        drop(backend);
+        let again = objects(&stored.metadata("a", 4));
+        assert!(
+            again.intersection(&first).count() > 0,
+            "it uses the old files"
+        );
+        assert!(orphans(&report).is_disjoint(&again), "{report:?}");
+        assert!(stored.needed().is_subset(&stored.keys()));
+        let model = stored.snapshots[0].2.clone();
+        stored.snapshots = vec![("a", 4, model)];
+        stored.check();
+    }
+}
+
+/// Three snapshots of a job, the first of which has its files for itself: these are returned.
+fn first_of_three(stored: &mut Stored) -> BTreeSet<String> {
+    let dir = fast_tempdir();
+    let backend = stored.backend(dir.path(), "a").retained_snapshots(3);
+    let backend = backend.open().unwrap();
+    let mut model = Model::new();
+    for id in 1..=3 {
+        write(&backend, &mut model, 0..60, [], id, LEN).unwrap();
+        backend.flush().unwrap();
+        backend.compact().unwrap();
+        let pending = backend.snapshot(SnapshotOptions::new()).unwrap();
+        assert_eq!(pending.wait().unwrap().id, id);
+        stored.snapshots.push(("a", id, model.clone()));
+    }
+    let [first, second, third] = [1, 2, 3].map(|id| objects(&stored.metadata("a", id)));
+    let first = minus(&minus(&first, &second), &third);
+    assert!(first.iter().any(|key| key.ends_with(".sst")), "{first:?}");
+    first
+}
+
 /// A job that takes snapshots as fast as it can, with what it fails to complete, while its orphans are removed.
 #[test]
 fn a_job_that_goes_on_loses_nothing() {

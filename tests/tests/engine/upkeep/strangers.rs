@@ -38,6 +38,8 @@ fn what_is_not_known_is_left() {
     for key in [
         "alone/_metadata".to_owned(),
         format!("alone/shared/{id}.sst"),
+        "copied/shared/_metadata".into(),
+        format!("copied/shared/{id}-01234567.sst"),
         format!("alone/chk-1/manifest-{token}-{token}"),
         format!(".job/shared/{id}.sst"),
         format!("a b/shared/{id}.sst"),
@@ -65,14 +67,62 @@ fn what_is_not_known_is_left() {
     unknown.extend(prefixes);
     unknown.sort();
     assert_eq!(of(&report, "a").unknown, unknown);
-    let alone = UnknownObject {
-        key: "alone/".into(),
-        bytes: None,
-    };
-    assert_eq!(of(&report, "alone").unknown, [alone]);
-    assert_eq!(of(&report, "alone").referenced, Count::default());
+    for (job, key) in [("alone", "alone/"), ("copied", "copied/shared/")] {
+        let unknown = UnknownObject {
+            key: key.into(),
+            bytes: None,
+        };
+        assert_eq!(of(&report, job).unknown, [unknown]);
+        assert_eq!(of(&report, job).referenced, Count::default());
+    }
     let fsck = stored.tools().fsck(&Default::default(), &|_| ()).unwrap();
     assert!(fsck.is_ok());
+    stored.check();
+}
+
+/// The marker that tells the time is put below a job, whatever else comes before it by name.
+#[test]
+fn nothing_is_put_where_no_job_is() {
+    let (mut stored, id) = (Stored::default(), "0123456789abcdef".repeat(3));
+    let strangers = [
+        "0-notes/letter".to_owned(),
+        "1-alone/_metadata".into(),
+        format!("1-alone/shared/{id}-01234567.sst"),
+        "2-copy/sub/shared/x".into(),
+        "3-claimed/_claimed".into(),
+    ];
+    let claim = br#"{"job":"z","snapshot":"3-claimed/chk-1","created_unix_ms":0}"#;
+    let claim = lazurite_tiering::framed::encode("lazurite-claim", 1, claim);
+    let put = |stored: &Stored| strangers.iter().for_each(|key| stored.put(key, &claim));
+    put(&stored);
+    let gc = |stored: &Stored, at: &str| {
+        let plan = FaultPlan::new();
+        plan.set_filter(|op| op == Op::Put, at);
+        plan.fail_from(0, Effect::Fail(ErrorKind::PermissionDenied));
+        let store = FaultStore::new(Arc::new(stored.store.clone()), plan.clone());
+        let tools = SnapshotStore::new(Arc::new(store), RUNTIME.clone());
+        let options = GcOptions {
+            delete: true,
+            ..GcOptions::default()
+        };
+        (tools.gc(&options), plan.injected())
+    };
+    // Without a job there is nothing to delete, and nothing is put at all.
+    let (report, refused) = gc(&stored, "");
+    assert_eq!((orphans(&report.unwrap()), refused), (BTreeSet::new(), 0));
+    stored.job("a", 1);
+    stored.fail_a_snapshot("a");
+    stored.age_all();
+    let mut needed = stored.needed();
+    needed.extend(strangers.iter().cloned());
+    let (report, refused) = gc(&stored, "a/_gc-");
+    assert!(report.is_err() && refused > 0, "it is put below the job");
+    for place in ["0-", "1-", "2-", "3-"] {
+        let (report, refused) = gc(&stored, place);
+        assert!(report.unwrap().is_ok());
+        assert_eq!(refused, 0, "{place}");
+    }
+    assert_eq!(stored.keys(), needed);
     stored.check();
 }
 
