@@ -288,7 +288,7 @@ mod tests {
             let temp = tempfile::tempdir().unwrap();
             let dir = temp.path();
             marked_of(&dir.join(place), "other");
-            if place != "" {
+            if !place.is_empty() {
                 marked(&dir.join("subtask-1"));
             }
             let before = (sorted(dir), sorted(&dir.join(place)));

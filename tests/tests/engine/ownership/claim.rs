@@ -74,7 +74,7 @@ fn a_claimed_snapshot_counts_as_the_oldest_retained() {
             .unwrap();
         check(&new, &model);
         write(&new, &mut model, 0..4_000, 20 + id);
-        assert_eq!(u64::from(snapshot(&new).id), u64::from(id));
+        assert_eq!(snapshot(&new).id, u64::from(id));
         let left: &[u64] = if id == 1 { &[1, 2] } else { &[1] };
         assert_eq!(world.check_snapshots("old"), left, "after snapshot {id}");
         drop(new);
