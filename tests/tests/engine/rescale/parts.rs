@@ -66,3 +66,61 @@ fn a_range_that_was_not_written_is_refused() {
     let dir = fast_tempdir();
     builder(dir.path(), &store, range).open().unwrap();
 }
+
+#[test]
+fn a_request_that_fails_while_parts_come_back_costs_nothing() {
+    let base = MemoryStore::new();
+    let store = CountingStore::new(Arc::new(base.clone()));
+    written(&store);
+    let mut model = Model::new();
+    // Two states, so that three parts are composed.
+    let two = Running::start(&store, 2, LoadPolicy::OnDemand);
+    two.each(|backend| {
+        let counts = backend.value_state(&COUNTS).unwrap();
+        model.extend(counts.iter().unwrap().map(|entry| entry.unwrap()));
+        write(backend, &mut model, 0..900, 61);
+    });
+    two.snapshot();
+    drop(two);
+    let faults = [
+        Effect::Fail(ErrorKind::PermissionDenied),
+        Effect::Fail(ErrorKind::Unavailable),
+        Effect::Fail(ErrorKind::NotFound),
+        Effect::Short,
+        Effect::Corrupt,
+    ];
+    let mut failed = 0;
+    for effect in faults {
+        for i in 0.. {
+            let inner = base.fork();
+            let keys = inner.keys();
+            let plan = FaultPlan::new();
+            plan.set_filter(|op: Op| op.is_remote(), "");
+            plan.fail_nth(i, effect);
+            let broken = FaultStore::new(Arc::new(inner.clone()), plan.clone());
+            let broken = CountingStore::new(Arc::new(broken));
+            let dir = fast_tempdir();
+            let range = range_for_operator(GROUPS, 3, 1).unwrap();
+            let open = || {
+                builder(dir.path(), &broken, range)
+                    .rocksdb(options(false))
+                    .open()
+            };
+            let opened = open();
+            let injected = plan.injected() > 0;
+            plan.disable();
+            assert_eq!(inner.keys(), keys, "a restore writes nothing");
+            if let Ok(backend) = &opened {
+                check(backend, &model);
+            }
+            failed += u32::from(opened.is_err());
+            drop(opened);
+            check(&open().unwrap(), &model);
+            if !injected {
+                assert!(i >= 3, "{i} requests are too few");
+                break;
+            }
+        }
+    }
+    assert!(failed > 15, "{failed}");
+}
