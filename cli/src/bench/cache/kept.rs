@@ -14,6 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use lazurite::snapshot::{SnapshotFile, SnapshotMetadata};
 use lazurite_env::{
     Result as StoreResult,
     remote::{Capabilities, Copied, Key, Listed, ObjectWriter, RemoteStore},
@@ -41,12 +42,16 @@ impl Kept {
     }
 }
 
-/// What the cache of the local directory `dir` holds, by its maps. No backend is open there.
-pub fn kept_below(dir: &Path) -> Result<HashMap<Key, Kept>> {
+/// What the cache of the local directory `dir` holds of the objects of `snapshot`, by its maps, which name objects by their content. No backend is open there.
+pub fn kept_below(dir: &Path, snapshot: &SnapshotMetadata) -> Result<HashMap<Key, Kept>> {
     #[derive(Deserialize)]
     struct Header {
-        key: String,
+        length: u64,
+        xxh3: String,
     }
+    let content = |file: &SnapshotFile| (file.len, file.checksum.to_string());
+    let keys = snapshot.files().map(|file| (content(file), &file.key));
+    let keys: HashMap<_, _> = keys.collect();
     let cache = dir.join("cache");
     let mut found = HashMap::new();
     for entry in fs::read_dir(&cache).map_err(Error::file("list", &cache))? {
@@ -67,7 +72,9 @@ pub fn kept_below(dir: &Path) -> Result<HashMap<Key, Kept>> {
         let entries = (0..).zip(entries.as_chunks::<8>().0);
         let pages = entries.filter(|(_, entry)| **entry != [0; 8]);
         let pages = pages.map(|(page, _)| page).collect();
-        found.insert(Key::new(header.key)?, Kept { map, pages });
+        if let Some(key) = keys.get(&(header.length, header.xxh3)) {
+            found.insert(Key::new(key.as_str())?, Kept { map, pages });
+        }
     }
     Ok(found)
 }

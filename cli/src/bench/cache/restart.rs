@@ -94,7 +94,8 @@ pub fn run(bench: &Bench<'_>) -> Result<Report> {
     let args = bench.args;
     bench.scene.clear()?;
     let before = read_until_killed(args)?;
-    let kept = kept_below(&bench.scene.dir)?;
+    let snapshot = bench.scene.need(&bench.shape.job())?;
+    let kept = kept_below(&bench.scene.dir, &snapshot)?;
     let kept_bytes = kept.values().map(|kept| kept.bytes()).sum();
     let store = bench.link().slow_down(bench.scene.store.clone())?;
     let store = Arc::new(Again::new(store, kept));
