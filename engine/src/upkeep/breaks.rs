@@ -6,11 +6,15 @@ use lazurite_env::remote::Key;
 use lazurite_tiering::Checksum;
 use serde::Serialize;
 
+use super::{
+    Damage,
+    reading::{Unreadable, UnreadableCause},
+};
 use crate::{
     KeyGroupRange, Result, SnapshotStore,
     restore::SmallFiles,
     rocks::manifest::{Manifest, ManifestFile, is_exclusive, user_key},
-    snapshot::{SnapshotMetadata, SubtaskState},
+    snapshot::{Problem, SnapshotMetadata, SubtaskState},
 };
 
 /// A snapshot that cannot be restored as it was written.
@@ -192,6 +196,29 @@ fn groups(file: &ManifestFile) -> Option<KeyGroupRange> {
     let is_end = is_exclusive(&file.largest) && last.len() == 2;
     let last = group(last)?.checked_sub(is_end.into())?;
     KeyGroupRange::new(group(first)?, last).ok()
+}
+
+impl From<Unreadable> for Damage {
+    fn from(of: Unreadable) -> Self {
+        let Unreadable {
+            job,
+            id,
+            key,
+            cause,
+            reason,
+        } = of;
+        let problem = match cause {
+            UnreadableCause::Corrupt => Problem::CorruptMetadata { reason },
+            UnreadableCause::Newer => Problem::NewerMetadata { reason },
+            UnreadableCause::Denied => Problem::DeniedMetadata { reason },
+        };
+        let states = Vec::new();
+        Damage {
+            key,
+            problem,
+            breaks: vec![Broken { job, id, states }],
+        }
+    }
 }
 
 #[cfg(test)]

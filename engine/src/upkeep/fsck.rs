@@ -25,7 +25,7 @@ use super::{
     GcOptions, PARALLEL,
     breaks::{Broken, Scopes},
     gc::about_now,
-    reading::{Unreadable, UnreadableCause, read},
+    reading::{Unreadable, read},
     survey::{Count, JobObjects, Survey, lock},
     wanted,
 };
@@ -193,10 +193,9 @@ impl SnapshotStore {
         found.extend(listed.into_iter().flatten());
         // Asked for by name: a listing may have passed over what was put at that moment.
         let missing = named.objects.keys().filter(|key| !found.contains_key(*key));
-        let missing: Vec<&String> = missing.collect();
-        let asked = in_parallel(PARALLEL, &missing, |key| {
+        let asked = in_parallel(PARALLEL, &missing.collect::<Vec<_>>(), |key| {
             let len = len_of(self, &Key::new(key.as_str())?)?;
-            Ok(len.map(|len| ((*key).clone(), len)))
+            Ok(len.map(|len| (key.to_string(), len)))
         })?;
         found.extend(asked.into_iter().flatten());
         Ok(found)
@@ -270,12 +269,10 @@ impl SnapshotStore {
                 None => return Ok(Vec::new()),
                 // It could be read before. Nobody can tell any more what of it is broken, but it still needs the object.
                 Some(Err(_)) => {
-                    let broken = of.iter().map(|(at, _)| {
-                        let (job, id) = (job.clone(), *id);
-                        let states = Vec::new();
-                        (*at, Broken { job, id, states })
-                    });
-                    return Ok(broken.collect());
+                    let states = Vec::new();
+                    let (job, id) = (job.clone(), *id);
+                    let broken = Broken { job, id, states };
+                    return Ok(of.iter().map(|(at, _)| (*at, broken.clone())).collect());
                 }
             };
             let mut scopes = Scopes::new(self, &metadata);
@@ -348,11 +345,14 @@ impl Named {
         let mut suspects = Vec::new();
         for (key, accounts) in &self.objects {
             match found.get(key) {
-                None => suspects.push(Suspect {
-                    key,
-                    problem: Problem::Missing,
-                    accounts: accounts.iter().collect(),
-                }),
+                None => {
+                    let (problem, accounts) = (Problem::Missing, accounts.iter().collect());
+                    suspects.push(Suspect {
+                        key,
+                        problem,
+                        accounts,
+                    });
+                }
                 Some(found) => {
                     let wrong = accounts.iter().filter(|of| of.len != *found);
                     suspects.extend(wrong.map(|of| Suspect {
@@ -378,28 +378,5 @@ impl Named {
                 accounts: accounts.iter().collect(),
             }
         })
-    }
-}
-
-impl From<Unreadable> for Damage {
-    fn from(of: Unreadable) -> Self {
-        let Unreadable {
-            job,
-            id,
-            key,
-            cause,
-            reason,
-        } = of;
-        let problem = match cause {
-            UnreadableCause::Corrupt => Problem::CorruptMetadata { reason },
-            UnreadableCause::Newer => Problem::NewerMetadata { reason },
-            UnreadableCause::Denied => Problem::DeniedMetadata { reason },
-        };
-        let states = Vec::new();
-        Damage {
-            key,
-            problem,
-            breaks: vec![Broken { job, id, states }],
-        }
     }
 }
